@@ -1,0 +1,76 @@
+# Mainspring: one task runner.  `make` prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Everything below needs the environment; it is made from the hashed lock and nothing else.
+$(READY): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+	@echo "Setting up $(VENV) from requirements/dev.txt (once; about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+.PHONY: install
+install: $(READY) ## Create .venv from the lock (every other target does it when needed)
+
+.PHONY: demo
+demo: $(READY) ## The whole loop on this machine: commit, serve, refuse, canary, revert, crash
+	$(BIN)/mainspring demo
+
+.PHONY: test
+test: $(READY) ## Every test
+	$(BIN)/python -m pytest
+
+.PHONY: unit
+unit: $(READY) ## The fast tests only
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: fmt
+fmt: $(READY) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet .
+
+.PHONY: generate
+generate: $(READY) ## Write crds/ from the kinds
+	$(BIN)/python -m controller.api.crd crds
+
+.PHONY: lint
+lint: $(READY) ## Style and simple mistakes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.PHONY: types
+types: $(READY) ## Strict types
+	$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(READY) ## Rooms and floors
+	$(BIN)/lint-imports
+
+.PHONY: verify
+verify: generate lint types contracts ## What CI checks: generated files, lint, types, contracts
+	@git diff --exit-code -- crds || { echo "crds/ differs from the kinds: commit what 'make generate' wrote"; exit 1; }
+	@test -z "$$(git status --porcelain -- crds)" || { echo "crds/ has files that are not committed"; exit 1; }
+
+.PHONY: lock
+lock: $(READY) ## Write the lock files anew (the newest versions within the bounds)
+	$(BIN)/uv pip compile -q pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
+	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra local --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/operator.txt -o requirements/dev.txt
+	grep -A40 '^uv==' requirements/dev.txt | sed '/^[^ u#]/,$$d' > requirements/bootstrap.txt
+
+.PHONY: bench
+bench: $(READY) ## Measure: start-up of the command line, and the plan
+	$(BIN)/python benchmarks/startup.py
+
+.PHONY: clean
+clean: ## Remove the environment and what tests and the demo left
+	rm -rf $(VENV) .venv-operator .mainspring .mypy_cache .ruff_cache .pytest_cache .hypothesis
