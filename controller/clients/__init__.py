@@ -1,0 +1,1 @@
+"""The world: one file per outside system; each outside library is imported in one file only."""

@@ -1,0 +1,1 @@
+"""The pods of a training Job: fetch, train, predict, evaluate.  May be heavy."""

@@ -1,0 +1,1 @@
+"""The shell: observe, plan, apply, report.  Joins the decisions and the world."""

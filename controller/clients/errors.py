@@ -1,0 +1,42 @@
+"""The four ways in which the world says no.  Clients raise nothing else.
+
+Each carries what was tried, on what, and a hint for a person: one line, no secret, no traceback.
+`reason` is the CamelCase word that a condition will show.
+"""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """Base of the four; never raised itself."""
+
+    default_reason = "Error"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+
+
+class NotFound(ClientError):  # noqa: N818
+    """What was asked for is not there. Time or a person may bring it."""
+
+    default_reason = "NotFound"
+
+
+class Conflict(ClientError):  # noqa: N818
+    """Somebody else wrote first: read again and decide anew."""
+
+    default_reason = "Conflict"
+
+
+class Denied(ClientError):  # noqa: N818
+    """Refused for a reason that will not go away by waiting: a person must act."""
+
+    default_reason = "Denied"
+
+
+class Unavailable(ClientError):  # noqa: N818
+    """No answer, or none that can be trusted: worth trying again."""
+
+    default_reason = "Unavailable"
