@@ -37,7 +37,7 @@ class Dataset(Strict):
         if self.path is not None:
             if self.digest is not None:
                 raise ValueError("digest belongs to uri; a file in the repository has Git's own")
-            if problem := git_rules.check_path(self.path):
+            if problem := git_rules.path_problem(self.path):
                 raise ValueError(problem)
         return self
 

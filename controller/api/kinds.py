@@ -85,7 +85,7 @@ Typed = ModelSpec | ModelRevision | ModelRepository
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known about a kind. Columns are (name, type, JSON path, priority); priority 1 shows with `-o wide`."""
+    """A kind. Columns are (name, type, JSON path, priority); those of priority 1 show with `-o wide`."""
 
     name: str
     plural: str

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator
 from controller.api import git_rules
 from controller.api.base import Duration, Lenient, Strict, within
 from controller.api.conditions import Condition
-from controller.api.modelspec import Ref
+from controller.api.modelspec import URL_PROTOCOLS, Ref
 
 
 class ModelRepositorySpec(Strict):
@@ -39,14 +39,14 @@ class ModelRepositorySpec(Strict):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if problem := git_rules.check_url(value):
+        if problem := git_rules.url_problem(value, URL_PROTOCOLS):
             raise ValueError(problem)
         return value
 
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        if value != "." and (problem := git_rules.check_path(value.rstrip("/"))):
+        if value != "." and (problem := git_rules.path_problem(value.rstrip("/"))):
             raise ValueError(problem)
         return value
 

@@ -19,6 +19,9 @@ from controller.api.metrics import METRICS
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4096)]
 
+URL_PROTOCOLS = frozenset({"https", "ssh", "http", "file"})
+"""What a URL may be in the language; which of them are allowed where is the operator's setting."""
+
 FORBIDDEN_ENV = frozenset(
     {
         "PATH",
@@ -51,9 +54,13 @@ class Ref(Strict):
         given = [n for n in ("branch", "tag", "name", "commit") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of branch, tag, name, commit must be set, not {len(given)}")
-        for kind in ("branch", "tag", "name"):
-            value = getattr(self, kind)
-            if value is not None and (problem := git_rules.check_ref(kind, value)):
+        checks = (
+            (self.branch, git_rules.branch_problem),
+            (self.tag, git_rules.tag_problem),
+            (self.name, git_rules.ref_problem),
+        )
+        for value, problem_of in checks:
+            if value is not None and (problem := problem_of(value)):
                 raise ValueError(problem)
         return self
 
@@ -80,7 +87,7 @@ class Source(Strict):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if problem := git_rules.check_url(value):
+        if problem := git_rules.url_problem(value, URL_PROTOCOLS):
             raise ValueError(problem)
         return value
 
@@ -88,7 +95,7 @@ class Source(Strict):
     @classmethod
     def _paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for path in value:
-            if problem := git_rules.check_path(path.rstrip("/")):
+            if problem := git_rules.path_problem(path.rstrip("/")):
                 raise ValueError(problem)
         return value
 
