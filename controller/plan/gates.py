@@ -1,0 +1,186 @@
+"""Judges a revision's evidence by the gates: may it replace the champion?
+
+Pure: numbers in, verdicts out.  All gates are judged, also when one has failed.  What is missing, not a number, or
+too uncertain never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller.api.base import in_bytes, seconds
+from controller.api.gates import ChampionMargin, Gate, Probe
+from controller.api.metrics import METRICS, Metric, improvement, quantile
+from controller.api.modelrevision import Artifact, Evidence, MetricEvidence
+from controller.api.modelstatus import GateVerdict, Outcome
+
+SEEN_LIMIT = 0.01
+"""Share of hold-out rows the champion was trained on above which a comparison says nothing (decision 14)."""
+DEFAULT_CONFIDENCE = 0.95
+"""Confidence of the comparison that is made when no gate names the champion."""
+DEFAULT_TOLERANCE = 0.02
+"""Loss, as a share of the champion's value, that the default comparison tolerates."""
+
+
+def effective_gates(gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """Return the gates that are judged: those of the spec, and non-inferiority when none names the champion.
+
+    The default compares the first gate's metric: the challenger may be at most 2 % worse than the champion, at
+    95 % confidence. Without any metric gate there is nothing to compare by.
+    """
+    metric = next((g.metric for g in gates if g.metric), None)
+    if metric is None or any(g.champion for g in gates):
+        return tuple(gates)
+    margin = ChampionMargin(margin=-DEFAULT_TOLERANCE, mode="Relative", confidence=DEFAULT_CONFIDENCE)
+    return (*gates, Gate(name="not-worse-than-champion", metric=metric, champion=margin))
+
+
+def judge(
+    gates: Sequence[Gate], evidence: Evidence, artifact: Artifact | None, champion: str
+) -> tuple[GateVerdict, ...]:
+    """Judge every gate.
+
+    Args:
+        gates: `effective_gates` of the spec.
+        evidence: of the challenger.
+        artifact: of the challenger, for its size.
+        champion: digest of the champion's artifact, empty without one.
+    """
+    return tuple(_judge_one(g, evidence, artifact, champion) for g in gates)
+
+
+def absolute_only(gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """Return the gates that a revision that was once admitted must still pass (decision 4)."""
+    return tuple(g for g in gates if g.champion is None)
+
+
+def _judge_one(gate: Gate, evidence: Evidence, artifact: Artifact | None, champion: str) -> GateVerdict:
+    if gate.probe is not None:
+        return _judge_probe(gate, gate.probe, evidence, artifact)
+    assert gate.metric is not None
+    metric = METRICS[gate.metric]
+    measured = next((m for m in evidence.metrics if m.name == metric.name), None)
+    if measured is None:
+        have = ", ".join(m.name for m in evidence.metrics) or "none"
+        return _verdict(gate, "Failed", "MetricMissing", f"{metric.name} was not measured; there are: {have}")
+    if measured.value is None:
+        return _verdict(gate, "Failed", "MetricMissing", f"{metric.name} has no value: {measured.note}")
+    if gate.champion is not None:
+        return _judge_champion(gate, gate.champion, metric, measured, evidence, champion)
+    return _judge_limit(gate, metric, measured.value, evidence)
+
+
+def _judge_limit(gate: Gate, metric: Metric, value: float, evidence: Evidence) -> GateVerdict:
+    rows = f"on {evidence.holdout_rows:,} hold-out rows"
+    name = metric.name
+    if gate.min is not None and not value >= gate.min:
+        return _verdict(gate, "Failed", "BelowMinimum", f"{name} {value:.4g} < {gate.min:g} {rows}")
+    if gate.max is not None and not value <= gate.max:
+        return _verdict(gate, "Failed", "AboveMaximum", f"{name} {value:.4g} > {gate.max:g} {rows}")
+    limits = [f">= {gate.min:g}"] if gate.min is not None else []
+    limits += [f"<= {gate.max:g}"] if gate.max is not None else []
+    return _verdict(gate, "Passed", "WithinLimits", f"{name} {value:.4g} {' and '.join(limits)} {rows}")
+
+
+def _judge_champion(
+    gate: Gate, rule: ChampionMargin, metric: Metric, measured: MetricEvidence, evidence: Evidence, champion: str
+) -> GateVerdict:
+    if not champion:
+        if rule.required:
+            return _verdict(
+                gate, "Failed", "NoChampion", "there is no champion to compare with, and one is required"
+            )
+        return _verdict(
+            gate, "Passed", "NoChampion", "first model of this name: there is no champion to compare with"
+        )
+    if evidence.champion != champion:
+        message = "the evidence compares with another champion than the one that serves; it is being renewed"
+        return _verdict(gate, "Inconclusive", "EvidenceOutdated", message)
+    if evidence.champion_seen_fraction > SEEN_LIMIT:
+        message = (
+            f"the champion was trained on {evidence.champion_seen_fraction:.1%} of the hold-out rows (limit 1 %)"
+        )
+        return _verdict(gate, "Inconclusive", "ChampionSawHoldout", message)
+    if measured.champion is None:
+        note = measured.note or f"{metric.name} of the champion is missing"
+        return _verdict(gate, "Inconclusive", "ChampionNotMeasured", note)
+    assert measured.value is not None
+    return _compare(gate, rule, metric, measured.value, measured.champion, measured, evidence.holdout_rows)
+
+
+def _compare(
+    gate: Gate,
+    rule: ChampionMargin,
+    metric: Metric,
+    value: float,
+    champion: float,
+    measured: MetricEvidence,
+    rows: int,
+) -> GateVerdict:
+    gain = improvement(metric, value, champion)
+    if rule.mode == "Relative":
+        if champion <= 0:
+            message = f"{metric.name} of the champion is {champion:.4g}; a relative margin needs one above 0"
+            return _verdict(gate, "Inconclusive", "ChampionNotPositive", message)
+        gain /= champion
+    facts = f"{metric.name} {value:.4g} against the champion's {champion:.4g} on the same {rows:,} rows"
+    found = f"improvement {_amount(gain, rule)}, needed {_amount(rule.margin, rule)}"
+    if rule.confidence is None:
+        passed = gain >= rule.margin
+        outcome, reason = ("Passed", "MarginMet") if passed else ("Failed", "MarginMissed")
+        return _verdict(gate, outcome, reason, f"{facts}: {found}")
+    kept = measured.relative if rule.mode == "Relative" else measured.absolute
+    if kept is None:
+        return _verdict(gate, "Inconclusive", "NoInterval", f"{facts}: no interval could be computed")
+    low, high = quantile(kept, 1 - rule.confidence), quantile(kept, rule.confidence)
+    found += f"; at {rule.confidence:.1%} confidence between {_amount(low, rule)} and {_amount(high, rule)}"
+    if low >= rule.margin:
+        return _verdict(gate, "Passed", "MarginMet", f"{facts}: {found}")
+    if high < rule.margin:
+        return _verdict(gate, "Failed", "MarginMissed", f"{facts}: {found}")
+    needed = _rows_needed(rows, gain, low, rule.margin)
+    return _verdict(gate, "Inconclusive", "MarginUncertain", f"{facts}: {found}{needed}")
+
+
+def _rows_needed(rows: int, gain: float, low: float, margin: float) -> str:
+    """Say how many rows would decide: the interval's half-width shrinks with the root of the number of rows."""
+    distance, half = gain - margin, gain - low
+    if distance <= 0 or half <= 0:
+        return ""
+    return f"; about {round(rows * (half / distance) ** 2, -2):,.0f} hold-out rows would decide"
+
+
+def _judge_probe(gate: Gate, probe: Probe, evidence: Evidence, artifact: Artifact | None) -> GateVerdict:
+    parts: list[tuple[bool, str]] = []
+    if probe.max_model_size is not None:
+        if artifact is None:
+            return _verdict(gate, "Failed", "MetricMissing", "the size of the model is not known")
+        size, limit = artifact.size_bytes, in_bytes(probe.max_model_size)
+        parts.append((size <= limit, f"size {_mib(size)} {'<=' if size <= limit else '>'} {probe.max_model_size}"))
+    limits = (("p50", probe.p50), ("p95", probe.p95), ("p99", probe.p99))
+    found = evidence.probe
+    if found is None and any(limit for _, limit in limits):
+        return _verdict(gate, "Failed", "MetricMissing", "the latency of the model was not measured")
+    for name, limit_text in limits:
+        if limit_text is not None and found is not None:
+            value, most = getattr(found, f"{name}_ms"), seconds(limit_text) * 1000
+            passed = value <= most
+            parts.append((passed, f"{name} {value:.3g} ms {'<=' if passed else '>'} {limit_text}"))
+    message = ", ".join(text for _, text in parts) or "no limit is set"
+    if found is not None:
+        message += f" ({found.requests} requests of one row)"
+    if all(ok for ok, _ in parts):
+        return _verdict(gate, "Passed", "WithinLimits", message)
+    return _verdict(gate, "Failed", "ProbeLimit", message)
+
+
+def _amount(value: float, rule: ChampionMargin) -> str:
+    return f"{value:+.2%}" if rule.mode == "Relative" else f"{value:+.4g}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def _verdict(gate: Gate, outcome: Outcome, reason: str, message: str) -> GateVerdict:
+    return GateVerdict(gate=gate.name, outcome=outcome, reason=reason, message=message)

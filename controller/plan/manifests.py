@@ -1,0 +1,290 @@
+"""The objects that a decision wants: the training Job, the servers, the Service, the route.
+
+Pure builders.  Who sees what is decided here, by the volumes that a container mounts: the trainer never sees a
+hold-out row, the model never a label, the evaluator never runs code of the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from controller.api import reports
+from controller.api.kinds import ModelRevision, ModelSpec
+from controller.api.meta import (
+    ANNOTATION_COMMIT,
+    ANNOTATION_DIGEST,
+    API_VERSIONS,
+    LABEL_MODEL,
+    LABEL_REVISION,
+    Manifest,
+    owner_reference,
+)
+from controller.plan import naming
+
+STEPS: Final = ("fetch", "train", "predict-champion", "predict", "evaluate")
+SERVER_PORT: Final = 8080
+RUNTIME_IMAGE: Final = "mainspring-runtime"
+"""Placeholder for the runtime image, which local mode does not need."""
+
+_MOUNTS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
+    "fetch": {
+        "work": (reports.WORK, False),
+        "data": (reports.EXTRA_DATA, False),
+        "inputs": (reports.INPUTS, False),
+        "features": (reports.FEATURES, False),
+        "labels": (reports.LABELS, False),
+        "champion": (reports.CHAMPION, False),
+    },
+    "train": {
+        "work": (reports.WORK, False),
+        "data": (reports.EXTRA_DATA, True),
+        "inputs": (reports.INPUTS, True),
+        "output": (reports.OUTPUT, False),
+    },
+    "predict-champion": {
+        "features": (reports.FEATURES, True),
+        "champion": (reports.CHAMPION, True),
+        "predictions-champion": (reports.PREDICTIONS_CHAMPION, False),
+    },
+    "predict": {
+        "features": (reports.FEATURES, True),
+        "output": (reports.OUTPUT, True),
+        "predictions": (reports.PREDICTIONS, False),
+    },
+    "evaluate": {
+        "labels": (reports.LABELS, True),
+        "features": (reports.FEATURES, True),
+        "output": (reports.OUTPUT, True),
+        "predictions": (reports.PREDICTIONS, True),
+        "predictions-champion": (reports.PREDICTIONS_CHAMPION, True),
+    },
+}
+"""Volume → (mount path, read only) of each container."""
+
+
+def training_job(
+    revision: ModelRevision,
+    owner: Manifest,
+    *,
+    attempt: int,
+    deadline_s: int,
+    tracking_uri: str,
+    with_champion: bool,
+) -> Manifest:
+    """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container."""
+    spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt)
+    steps = [s for s in STEPS if with_champion or s != "predict-champion"]
+    containers = [_step(s, revision, name, tracking_uri) for s in steps]
+    volumes = sorted({v for s in steps for v in _MOUNTS[s]})
+    labels = naming.labels(spec.model, revision.metadata.name)
+    return {
+        "apiVersion": API_VERSIONS["Job"],
+        "kind": "Job",
+        "metadata": _meta(name, revision.metadata.namespace, labels, owner),
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline_s,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "initContainers": containers[:-1],
+                    "containers": containers[-1:],
+                    "volumes": [{"name": v, "emptyDir": {}} for v in volumes]
+                    + [{"name": "tasks", "configMap": {"name": name}}],
+                },
+            },
+        },
+    }
+
+
+def task_map(name: str, owner: Manifest, labels: Mapping[str, str], tasks: Mapping[str, str]) -> Manifest:
+    """Build the immutable ConfigMap that holds the tasks of a Job."""
+    return {
+        "apiVersion": API_VERSIONS["ConfigMap"],
+        "kind": "ConfigMap",
+        "metadata": _meta(name, owner["metadata"].get("namespace", "default"), dict(labels), owner),
+        "immutable": True,
+        "data": dict(tasks),
+    }
+
+
+def _step(step: str, revision: ModelRevision, job: str, tracking_uri: str) -> Manifest:
+    mounts = [
+        {"name": volume, "mountPath": path, **({"readOnly": True} if read_only else {})}
+        for volume, (path, read_only) in _MOUNTS[step].items()
+    ]
+    if step == "train":
+        return _train_step(revision, mounts)
+    mounts.append({"name": "tasks", "mountPath": reports.TASK_FILE, "subPath": f"{step}.json", "readOnly": True})
+    needs_registry = step in ("fetch", "evaluate")
+    return {
+        "name": step,
+        "image": RUNTIME_IMAGE,
+        "command": _COMMANDS[step],
+        "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}] if needs_registry else [],
+        "volumeMounts": mounts,
+    }
+
+
+_COMMANDS: Final[dict[str, list[str]]] = {
+    "fetch": ["python", "-m", "controller.jobs.fetch", "--task", reports.TASK_FILE]
+    + ["--work", reports.WORK, "--data", reports.EXTRA_DATA, "--inputs", reports.INPUTS]
+    + ["--features", reports.FEATURES, "--labels", reports.LABELS, "--champion", reports.CHAMPION],
+    "predict-champion": ["python", "-m", "controller.serving.predict", "--task", reports.TASK_FILE]
+    + ["--model", reports.CHAMPION, "--features", reports.FEATURES, "--out", reports.PREDICTIONS_CHAMPION],
+    "predict": ["python", "-m", "controller.serving.predict", "--task", reports.TASK_FILE]
+    + ["--model", reports.OUTPUT, "--features", reports.FEATURES, "--out", reports.PREDICTIONS],
+    "evaluate": ["python", "-m", "controller.jobs.evaluate", "--task", reports.TASK_FILE]
+    + ["--labels", reports.LABELS, "--output", reports.OUTPUT, "--predictions", reports.PREDICTIONS]
+    + ["--predictions-champion", reports.PREDICTIONS_CHAMPION, "--features", reports.FEATURES],
+}
+
+
+def _train_step(revision: ModelRevision, mounts: list[Manifest]) -> Manifest:
+    training = revision.spec.training
+    env = [{"name": e.name, "value": e.value} for e in training.env]
+    for dataset in revision.spec.data:
+        if dataset.name == "holdout":
+            continue
+        place = f"{reports.WORK}/{dataset.path}" if dataset.path else f"{reports.EXTRA_DATA}/{_uri_file(dataset)}"
+        env.append({"name": f"MAINSPRING_DATA_{dataset.name.upper().replace('-', '_')}", "value": place})
+    env += [
+        {"name": "MAINSPRING_PARAMS", "value": f"{reports.INPUTS}/params.json"},
+        {"name": "MAINSPRING_SEED", "value": str(training.seed)},
+        {"name": "MAINSPRING_OUTPUT", "value": reports.OUTPUT},
+        {"name": "MLFLOW_TRACKING_URI", "value": f"sqlite:///{reports.OUTPUT}/mlflow/mlflow.db"},
+    ]
+    return {
+        "name": "train",
+        "image": training.image or RUNTIME_IMAGE,
+        "command": list(training.command),
+        "workingDir": reports.WORK,
+        "env": env,
+        "volumeMounts": mounts,
+    }
+
+
+def _uri_file(dataset: Any) -> str:
+    suffix = "parquet" if str(dataset.uri).endswith(".parquet") else "csv"
+    return f"{dataset.name}.{suffix}"
+
+
+def deployment(
+    model: ModelSpec,
+    owner: Manifest,
+    *,
+    name: str,
+    revision: str,
+    run: str,
+    digest: str,
+    version: str,
+    commit: str,
+) -> Manifest:
+    """Build the servers of one revision: fetched by digest, verified before they load, ready when they predicted."""
+    labels = naming.labels(model.metadata.name, revision)
+    pod_labels = {**labels, "mainspring.dev/deployment": name}
+    artifact = f"{reports.ROOT}/artifact"
+    mount = {"name": "artifact", "mountPath": artifact}
+    env = {
+        "MAINSPRING_MODEL": model.metadata.name,
+        "MAINSPRING_REVISION": revision,
+        "MAINSPRING_VERSION": version,
+        "MAINSPRING_COMMIT": commit,
+    }
+    return {
+        "apiVersion": API_VERSIONS["Deployment"],
+        "kind": "Deployment",
+        "metadata": {
+            **_meta(name, model.metadata.namespace, labels, owner),
+            "annotations": {ANNOTATION_DIGEST: digest, ANNOTATION_COMMIT: commit},
+        },
+        "spec": {
+            "replicas": model.spec.serving.min_replicas,
+            "selector": {"matchLabels": {"mainspring.dev/deployment": name}},
+            "template": {
+                "metadata": {"labels": pod_labels},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "initContainers": [
+                        {
+                            "name": "fetch-model",
+                            "image": RUNTIME_IMAGE,
+                            "command": ["python", "-m", "controller.serving.fetch_model", "--run", run]
+                            + ["--digest", digest, "--out", artifact],
+                            "volumeMounts": [mount],
+                        }
+                    ],
+                    "containers": [
+                        {
+                            "name": "server",
+                            "image": RUNTIME_IMAGE,
+                            "command": ["python", "-m", "controller.serving.server", "--model", artifact]
+                            + ["--digest", digest],
+                            "env": [{"name": k, "value": v} for k, v in env.items()],
+                            "ports": [{"name": "http", "containerPort": SERVER_PORT}],
+                            "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
+                            "volumeMounts": [{**mount, "readOnly": True}],
+                        }
+                    ],
+                    "volumes": [{"name": "artifact", "emptyDir": {}}],
+                },
+            },
+        },
+    }
+
+
+def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> Manifest:
+    """Build the Service of one revision's servers; it has their Deployment's name."""
+    return {
+        "apiVersion": API_VERSIONS["Service"],
+        "kind": "Service",
+        "metadata": _meta(name, model.metadata.namespace, naming.labels(model.metadata.name, revision), owner),
+        "spec": {
+            "selector": {"mainspring.dev/deployment": name},
+            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
+        },
+    }
+
+
+def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Manifest:
+    """Build the route of a model: percent of the requests by Service name; the percents sum to 100."""
+    assert sum(weights.values()) == 100, f"weights must sum to 100, not {dict(weights)}"
+    labels = {LABEL_MODEL: model.metadata.name}
+    return {
+        "apiVersion": API_VERSIONS["HTTPRoute"],
+        "kind": "HTTPRoute",
+        "metadata": _meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "spec": {
+            "rules": [
+                {
+                    "backendRefs": [
+                        {"name": name, "port": SERVER_PORT, "weight": weight} for name, weight in weights.items()
+                    ]
+                }
+            ]
+        },
+    }
+
+
+def revision_object(model: ModelSpec, owner: Manifest, name: str, spec: Mapping[str, Any]) -> Manifest:
+    """Build a ModelRevision; the ModelSpec owns it."""
+    return {
+        "apiVersion": API_VERSIONS["ModelRevision"],
+        "kind": "ModelRevision",
+        "metadata": _meta(
+            name, model.metadata.namespace, {LABEL_MODEL: model.metadata.name, LABEL_REVISION: name}, owner
+        ),
+        "spec": dict(spec),
+    }
+
+
+def _meta(name: str, namespace: str, labels: Mapping[str, str], owner: Manifest) -> Manifest:
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": dict(labels),
+        "ownerReferences": [owner_reference(owner)],
+    }

@@ -1,0 +1,35 @@
+"""Deterministic names and labels: the same thing has the same name after a crash and with two controllers."""
+
+from __future__ import annotations
+
+from controller.api.hashes import digest, short
+from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_MODEL, LABEL_REVISION
+
+
+def revision_name(model: str, inputs: str) -> str:
+    """Name a revision after its inputs: `<model>-<10 hex>`.
+
+    >>> revision_name("bikes", "v1:0123456789abcdef")
+    'bikes-0123456789'
+    """
+    return f"{model}-{short(inputs)}"
+
+
+def job_name(revision: str, attempt: int) -> str:
+    """Name the Job of one attempt."""
+    return f"{revision}-train-{attempt}"
+
+
+def serve_hash(runtime: str) -> str:
+    """Hash what the servers of a revision are made of, besides the model: the pinned runtime."""
+    return digest({"runtime": runtime})
+
+
+def deployment_name(revision: str, runtime: str) -> str:
+    """Name the Deployment and the Service of a served revision: `<revision>-<6 hex of the serve hash>`."""
+    return f"{revision}-{short(serve_hash(runtime), 6)}"
+
+
+def labels(model: str, revision: str) -> dict[str, str]:
+    """Label everything that belongs to a revision."""
+    return {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model, LABEL_REVISION: revision}

@@ -1,0 +1,146 @@
+"""The world as it was read, once, frozen: what every decision is made from.
+
+None means "not there"; `Unknown` "could not be read just now"; `Refused` "a person must act". They differ on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.api.kinds import FieldError, ModelRepository, ModelRevision, ModelSpec
+from controller.api.meta import Manifest
+from controller.api.modelrevision import PinnedData
+from controller.api.reports import Report, Termination
+from controller.api.validation import Checked
+from controller.plan.ledger import Ledger
+from controller.plan.verdict import Refused, Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSeen:
+    """The commit that Git asks for, and what the spec selects of it."""
+
+    commit: str
+    label: str
+    """`main@sha1:<commit>`."""
+    author: str
+    subject: str
+    files: str
+    """Digest of the selected files."""
+    data: tuple[PinnedData, ...]
+    """Every dataset of the spec, pinned at this commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSeen:
+    """The servers of one revision."""
+
+    name: str
+    revision: str
+    replicas: int
+    ready: int
+    message: str = ""
+    """Why servers are not ready, when something is known."""
+
+
+Counters = Mapping[str, float]
+"""What servers have counted since they started: `<pod>|requests`, `<pod>|errors`, `<pod>|le=<seconds>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSeen:
+    """Everything `plan_model` decides from."""
+
+    manifest: Manifest
+    """The ModelSpec as stored."""
+    model: ModelSpec | None
+    """The same, typed; None when it is invalid."""
+    errors: tuple[FieldError, ...] = ()
+    """Why it is invalid."""
+    source: SourceSeen | Unknown | Refused
+    revisions: Mapping[str, ModelRevision] = field(default_factory=dict)
+    """By name."""
+    running: frozenset[str] = frozenset()
+    """Revisions whose Job has not ended."""
+    ledger: Ledger | Unknown
+    deployments: Mapping[str, DeploymentSeen] = field(default_factory=dict)
+    """By name."""
+    services: frozenset[str] = frozenset()
+    route: Mapping[str, int] | None = None
+    """Percent by Service name."""
+    traffic: Counters | Unknown = field(default_factory=dict)
+    """Of the challenger's servers."""
+    aliases: Mapping[str, str] | Unknown = field(default_factory=dict)
+    """Alias → version, of the registered model."""
+    url: str = ""
+    """Where requests go."""
+    local: bool = False
+    """True in local mode, where images, resources and isolation do not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSeen:
+    """One container of a training Job."""
+
+    name: str
+    state: str
+    """Waiting, Running or Terminated."""
+    exit_code: int | None = None
+    started_at: str = ""
+    termination: Termination | None = None
+    """What our own containers said; None for `train`, whose text nobody believes."""
+    text: str = ""
+    """Last words, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSeen:
+    """One training Job."""
+
+    name: str
+    attempt: int
+    outcome: str
+    """Running, Succeeded, Failed or Lost."""
+    started_at: str = ""
+    finished_at: str = ""
+    message: str = ""
+    steps: tuple[StepSeen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionSeen:
+    """Everything `plan_revision` decides from."""
+
+    manifest: Manifest
+    revision: ModelRevision
+    model: ModelSpec | None
+    """The ModelSpec that wants it; None when that is gone or invalid."""
+    champion: ModelRevision | None = None
+    """The revision that serves now, to compare with."""
+    job: JobSeen | None = None
+    """The newest Job."""
+    report: Report | Unknown | Refused | None = None
+    """The full report of the newest Job, once that succeeded."""
+    runtime: str
+    """Environment of predict and serve."""
+    tracking_uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositorySeen:
+    """Everything `plan_repository` decides from."""
+
+    manifest: Manifest
+    repository: ModelRepository | None
+    errors: tuple[FieldError, ...] = ()
+    commit: str = ""
+    label: str = ""
+    author: str = ""
+    subject: str = ""
+    problem: Unknown | Refused | None = None
+    """Why Git could not be read."""
+    files: tuple[Checked, ...] = ()
+    """Every YAML file below the path, checked."""
+    objects: tuple[Manifest, ...] = ()
+    """Every ModelSpec of the namespace."""
