@@ -104,7 +104,7 @@ def commit_problem(value: str) -> str | None:
     if _COMMIT.fullmatch(value.lower()):
         return f"the commit {shown(value)} has upper-case digits; write it in lower case"
     if re.fullmatch(r"[0-9a-fA-F]{4,39}", value):
-        return f"the commit {shown(value)} is abbreviated ({len(value)} digits); write all 40 (git rev-parse <commit>)"
+        return f"the commit {shown(value)} is abbreviated to {len(value)} digits; write all 40 (git rev-parse)"
     return (
         f"{shown(value, 80)} is not a commit: it must have 40 or 64 lower-case hex digits, this has {len(value)}"
     )
@@ -186,7 +186,10 @@ def _remote_path_problem(path: str) -> str | None:
         return "the repository URL names no repository after the host"
     decoded = unquote(path, errors="replace")
     if not _REMOTE_PATH.fullmatch(path) or not decoded.isprintable():
-        return f"the path {shown(path, 120)} of the repository URL has characters other than letters, digits and ._~/+@%,=:-"
+        return (
+            f"the path {shown(path, 120)} of the repository URL has characters other than letters, digits "
+            "and . _ ~ / + @ % , = : -"
+        )
     if path.startswith("-") or ".." in decoded.split("/"):
         return f"the path {shown(path, 120)} of the repository URL begins with '-' or contains '..'"
     return None
@@ -243,7 +246,10 @@ def address_problem(address: str) -> str | None:
     judged = inner or ip
     if judged.is_global and not judged.is_multicast:
         return None
-    return f"the address {shown(address, 60)} is loopback, link-local, private or reserved; list the host in allowedHosts"
+    return (
+        f"the address {shown(address, 60)} is loopback, link-local, private or reserved; "
+        "a platform admin can list the host in allowedHosts"
+    )
 
 
 def path_problem(path: str, *, printable: bool = True) -> str | None:
