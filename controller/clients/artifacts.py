@@ -119,12 +119,7 @@ def locate(output: Path) -> Located:
         NotFound: ModelMissing, listing what is there instead.
         Denied: AmbiguousModel: more than one model. ArtifactRefused as for `build_manifest`.
     """
-    found = [
-        (base, marker)
-        for base in (output, output / "model")
-        for marker in ("MLmodel", *SINGLE_FILES)
-        if os.path.lexists(base / marker) and not base.is_symlink()
-    ]
+    found = [(base, marker) for base in (output, output / "model") for marker in _markers(base)]
     if not found:
         raise NotFound(
             f"no model was left: expected model/MLmodel, {' or '.join(SINGLE_FILES)}; there is {_listing(output)}",
@@ -141,6 +136,12 @@ def locate(output: Path) -> Located:
         return Located(root, list_files(root), plain)
     code = [f"{CODE}/{name}" for name in list_files(root / CODE)] if (root / CODE).is_dir() else []
     return Located(root, _checked(root, [marker, *code]), plain)
+
+
+def _markers(base: Path) -> tuple[str, ...]:
+    """Name what makes a directory a model; MLflow keeps a model.skops of its own beside its MLmodel."""
+    there = tuple(m for m in ("MLmodel", *SINGLE_FILES) if os.path.lexists(base / m) and not base.is_symlink())
+    return there[:1] if "MLmodel" in there else there
 
 
 def list_files(root: Path) -> tuple[str, ...]:

@@ -178,3 +178,8 @@ def test_a_model_that_is_a_link_is_refused(tmp_path: Path):
     (tmp_path / "model.joblib").symlink_to("real")
     with pytest.raises(Denied, match="is a link"):
         artifacts.locate(tmp_path)
+
+
+def test_the_model_file_that_mlflow_keeps_beside_its_mlmodel_is_not_a_second_model(artifact: Path):
+    add("model.skops")(artifact)
+    assert artifacts.locate(artifact.parent).format == "mlflow"
