@@ -136,7 +136,8 @@ def _merge(field: str, live: Any, wanted: Any, applied: Fields, foreign: Fields)
         if name not in applied:
             merged[name] = value
         elif name in foreign:
-            merged[name] = _restrict(name, value, foreign[name])
+            key = () if isinstance(wanted, dict) else tuple(json.loads(name))
+            merged[name] = _restrict(name, value, foreign[name], key)
     return merged if isinstance(wanted, dict) else list(merged.values())
 
 
