@@ -126,9 +126,9 @@ def _compare(
     facts = f"{metric.name} {value:.4g} against the champion's {champion:.4g} on the same {rows:,} rows"
     found = f"improvement {_amount(gain, rule)}, needed {_amount(rule.margin, rule)}"
     if rule.confidence is None:
-        passed = gain >= rule.margin
-        outcome, reason = ("Passed", "MarginMet") if passed else ("Failed", "MarginMissed")
-        return _verdict(gate, outcome, reason, f"{facts}: {found}")
+        if gain >= rule.margin:
+            return _verdict(gate, "Passed", "MarginMet", f"{facts}: {found}")
+        return _verdict(gate, "Failed", "MarginMissed", f"{facts}: {found}")
     kept = measured.relative if rule.mode == "Relative" else measured.absolute
     if kept is None:
         return _verdict(gate, "Inconclusive", "NoInterval", f"{facts}: no interval could be computed")

@@ -75,7 +75,7 @@ def training_job(
     """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container."""
     spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt)
     steps = [s for s in STEPS if with_champion or s != "predict-champion"]
-    containers = [_step(s, revision, name, tracking_uri) for s in steps]
+    containers = [_step(s, revision, tracking_uri) for s in steps]
     volumes = sorted({v for s in steps for v in _MOUNTS[s]})
     labels = naming.labels(spec.model, revision.metadata.name)
     return {
@@ -111,7 +111,7 @@ def task_map(name: str, owner: Manifest, labels: Mapping[str, str], tasks: Mappi
     }
 
 
-def _step(step: str, revision: ModelRevision, job: str, tracking_uri: str) -> Manifest:
+def _step(step: str, revision: ModelRevision, tracking_uri: str) -> Manifest:
     mounts = [
         {"name": volume, "mountPath": path, **({"readOnly": True} if read_only else {})}
         for volume, (path, read_only) in _MOUNTS[step].items()
@@ -182,8 +182,9 @@ def deployment(
     digest: str,
     version: str,
     commit: str,
+    tracking_uri: str,
 ) -> Manifest:
-    """Build the servers of one revision: fetched by digest, verified before they load, ready when they predicted."""
+    """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
     labels = naming.labels(model.metadata.name, revision)
     pod_labels = {**labels, "mainspring.dev/deployment": name}
     artifact = f"{reports.ROOT}/artifact"
@@ -214,6 +215,7 @@ def deployment(
                             "image": RUNTIME_IMAGE,
                             "command": ["python", "-m", "controller.serving.fetch_model", "--run", run]
                             + ["--digest", digest, "--out", artifact],
+                            "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
                             "volumeMounts": [mount],
                         }
                     ],

@@ -75,6 +75,8 @@ class ModelSeen:
     """Alias → version, of the registered model."""
     url: str = ""
     """Where requests go."""
+    tracking_uri: str = ""
+    """Where servers fetch models from."""
     local: bool = False
     """True in local mode, where images, resources and isolation do not exist."""
 

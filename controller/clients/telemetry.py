@@ -1,0 +1,79 @@
+"""Live numbers of model servers: reads each pod's own metrics endpoint, in the Prometheus text format.
+
+An endpoint that does not answer is Unknown to the reader, never zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import httpx
+
+from controller.api.meta import Manifest
+from controller.clients.errors import Unavailable
+
+_LINE: Final = re.compile(r"^(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})? (?P<value>[-+0-9.eEInfNa]+)$")
+_LABEL: Final = re.compile(r'([a-z_]+)="([^"]*)"')
+_MOST_BYTES: Final = 1_048_576
+TIMEOUT_S: Final = 2.0
+
+
+class Telemetry:
+    """Reads servers over HTTP; one client for all, closed by `close`."""
+
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def counters(self, pods: Sequence[Manifest]) -> Mapping[str, float]:
+        """Read what each ready pod has counted since it started.
+
+        Returns:
+            `<pod>|requests`, `<pod>|errors` (status 5xx) and `<pod>|le=<seconds>` (cumulative durations).
+
+        Raises:
+            Unavailable: a ready pod did not answer within two seconds, or not in the format.
+        """
+        results = await asyncio.gather(*(self._read(p) for p in pods))
+        return {f"{name}|{key}": value for name, found in results for key, value in found.items()}
+
+    async def _read(self, pod: Manifest) -> tuple[str, dict[str, float]]:
+        name = pod["metadata"]["name"]
+        port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
+        url = f"http://{pod['status']['podIP']}:{port}/metrics"
+        try:
+            response = await self._client.get(url)
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            message = f"metrics of server {name} could not be read: {type(error).__name__}"
+            raise Unavailable(message, reason="TelemetryUnavailable") from error
+        return name, parse(response.text[:_MOST_BYTES])
+
+
+def parse(text: str) -> dict[str, float]:
+    """Read the three things that matter from a metrics page.
+
+    >>> parse('mainspring_requests_total{status="200"} 3\\nmainspring_requests_total{status="500"} 1')
+    {'requests': 4.0, 'errors': 1.0}
+    """
+    found = {"requests": 0.0, "errors": 0.0}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        labels = dict(_LABEL.findall(match["labels"] or ""))
+        value = float(match["value"])
+        if match["name"] == "mainspring_requests_total":
+            found["requests"] += value
+            if labels.get("status", "").startswith("5"):
+                found["errors"] += value
+        elif match["name"] == "mainspring_request_duration_seconds_bucket":
+            key = f"le={labels['le'].replace('+Inf', 'inf')}"
+            found[key] = found.get(key, 0.0) + value
+    return found

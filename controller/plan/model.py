@@ -1,0 +1,361 @@
+"""Decides for one ModelSpec: what is asked for, what serves, and the next step from one to the other.
+
+The order of the first lines is a decision: deletion, then an invalid spec, then suspension, then everything else;
+the champion is kept served before anything new is looked at.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from controller.api.conditions import (
+    DATA_VALID,
+    GATES_PASSED,
+    SOURCE_READY,
+    STALLED,
+    TRAINED,
+    find,
+)
+from controller.api.kinds import ModelRevision
+from controller.api.meta import ANNOTATION_REQUESTED_AT
+from controller.api.modelrevision import ModelRevisionSpec
+from controller.api.modelstatus import (
+    ChallengerStatus,
+    DataStatus,
+    GateVerdict,
+    Judgement,
+    LedgerStatus,
+    ModelSpecStatus,
+    PreviousRevision,
+    ServedRevision,
+    SourceStatus,
+)
+from controller.api.statements import lineage_statement
+from controller.plan import gates, manifests, pinning, rollout
+from controller.plan.actions import CreateRevision, Plan, RecordVerdict
+from controller.plan.observed import ModelSeen, SourceSeen
+from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
+from controller.plan.verdict import Cause, Refused, Unknown, worst
+
+
+def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
+    """Decide the next step for one model. No I/O; same input, same plan."""
+    status = seen.model.status if seen.model else _last_status(seen)
+    if seen.manifest["metadata"].get("deletionTimestamp"):
+        return Plan(status=status, conditions=(("Ready", "False", "Deleting", "its children go with it"),))
+    if seen.model is None:
+        message = "; ".join(str(e) for e in seen.errors[:3])
+        more = f" (and {len(seen.errors) - 3} more)" if len(seen.errors) > 3 else ""
+        text = f"{message}{more}. What serves goes on serving; correct the ModelSpec"
+        conditions = (("Ready", "False", "InvalidSpec", text), (STALLED, "True", "InvalidSpec", text))
+        return Plan(status=status.model_copy(update={"stage": "Stalled"}), conditions=conditions)  # type: ignore[arg-type]
+    r = Round(seen=seen, model=seen.model, now=now, status=status, champion=find_champion(seen, status))
+    requested = seen.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+    r.set(requested_at=requested, champion=_champion_status(r), ledger=_ledger_status(r))
+    if seen.model.spec.suspend:
+        return r.finish(
+            "False", "Suspended", "spec.suspend is true; what serves goes on serving", stage="Suspended"
+        )
+    if r.champion is not None and r.status.challenger and r.status.challenger.revision == r.champion.revision:
+        r.set(challenger=None)
+    rollout.keep_served(r)
+    plan = _towards_source(r)
+    before = len(r.actions)
+    rollout.clean_up(r)
+    if len(r.actions) == before:
+        return plan
+    return Plan(
+        actions=tuple(r.actions),
+        conditions=plan.conditions,
+        status=plan.status,
+        verdicts=plan.verdicts,
+        next_s=plan.next_s if plan.next_s is not None else 1.0,
+    )
+
+
+def _towards_source(r: Round) -> ModelPlan:
+    source = r.seen.source
+    if isinstance(source, Unknown | Refused):
+        _continue_rollout(r)
+        r.conditions.append((SOURCE_READY, "False", source.reason, source.message))
+        stalled = isinstance(source, Refused)
+        stage = "Stalled" if stalled else "Waiting"
+        r.next_s = None if stalled else 10.0
+        return r.finish("False", source.reason, source.message, stage=stage, stalled=stalled)
+    wanted, pinned = pinning.pin(r.model, source, first=not r.seen.revisions)
+    _note_source(r, source, wanted)
+    if r.champion is not None and r.champion.revision == wanted:
+        return _as_asked(r, source)
+    revision = r.seen.revisions.get(wanted)
+    if revision is None:
+        return _create(r, wanted, pinned)
+    served = served_from(revision)
+    if served is None or wanted in r.seen.running:
+        return _not_measured(r, revision)
+    r.conditions += [c for c in _copied(revision) if c[0] in (DATA_VALID, TRAINED)]
+    return _judge(r, revision, served)
+
+
+def _note_source(r: Round, source: SourceSeen, wanted: str) -> None:
+    before = r.status.source
+    message = f"{source.label}: {source.subject}"
+    reason = "Succeeded"
+    if before is not None and before.commit != source.commit and before.wanted == wanted:
+        reason = "NoRelevantChange"
+    elif before is not None and before.commit == source.commit:
+        old = find(r.status.conditions, SOURCE_READY)
+        reason = old.reason if old is not None and old.status == "True" else reason
+    if reason == "NoRelevantChange":
+        message = f"no relevant change: {source.label} ({source.subject}) touches nothing that makes {wanted}"
+    r.conditions.append((SOURCE_READY, "True", reason, message))
+    r.set(
+        source=SourceStatus(
+            revision=source.label,
+            commit=source.commit,
+            author=source.author,
+            subject=source.subject,
+            wanted=wanted,
+        )
+    )
+
+
+def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
+    """The champion is what Git asks for: end any rollout, send it all requests, say Ready when it answers."""
+    champion = r.champion
+    assert champion is not None
+    challenger = r.status.challenger
+    why = Cause("Champion", f"{champion.revision} is what {source.label} asks for")
+    if challenger is not None:
+        why = Cause("Superseded", f"{source.label} asks for {champion.revision}, which is the champion")
+        rollout.abort(r, challenger.revision, why)
+    else:
+        rollout.settle_route(r, None, 0, why)
+    r.conditions.append(_gates_condition(r, champion))
+    servers = r.seen.deployments.get(champion.deployment)
+    routed = (r.seen.route or {}).get(champion.deployment, 0) == 100
+    if servers is None or servers.ready == 0 or not routed:
+        r.next_s = 1.0
+        detail = f": {servers.message}" if servers is not None and servers.message else ""
+        return r.finish(
+            "False", "Progressing", f"{champion.revision} is being put in place{detail}", stage="Starting"
+        )
+    version = f" version {champion.version}" if champion.version else ""
+    message = (
+        f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {source.label} asks"
+    )
+    return r.finish("True", "Succeeded", message, stage="Serving")
+
+
+def _create(r: Round, wanted: str, pinned: ModelRevisionSpec) -> ModelPlan:
+    """Ask for the revision, unless another one is training: one at a time, the newest commit waits."""
+    _continue_rollout(r)
+    busy = sorted(n for n in r.seen.running if n in r.seen.revisions)
+    if busy:
+        r.next_s = 5.0
+        message = f"{wanted} waits until the training of {busy[0]} has ended"
+        return r.finish("False", "WaitingForTraining", message, stage="Waiting")
+    why = Cause("NewInputs", f"{pinned.trigger.message} makes {wanted}")
+    built = manifests.revision_object(r.model, r.seen.manifest, wanted, pinning.as_manifest(pinned))
+    r.actions.append(CreateRevision(manifest=built, why=why))
+    r.set(challenger=r.status.challenger or ChallengerStatus(revision=wanted, stage="Training"))
+    r.next_s = 1.0
+    return r.finish("False", "Training", why.message, stage="Training")
+
+
+def _not_measured(r: Round, revision: ModelRevision) -> ModelPlan:
+    """The wanted revision is being trained, or could not be."""
+    _continue_rollout(r)
+    name = revision.metadata.name
+    stalled = find(revision.status.conditions, STALLED)
+    r.conditions += [c for c in _copied(revision) if c[0] in (DATA_VALID, TRAINED)]
+    if stalled is not None:
+        kept = f" {r.champion.revision} keeps serving." if r.champion else ""
+        if r.status.challenger is not None and r.status.challenger.revision == name:
+            r.set(challenger=None)
+        message = f"{name}: {stalled.message}.{kept}"
+        return r.finish("False", stalled.reason, message, stage="Stalled", stalled=True)
+    ready = find(revision.status.conditions, "Ready")
+    message = f"{name}: {ready.message}" if ready is not None else f"{name} was just asked for"
+    if r.status.challenger is None:
+        r.set(challenger=ChallengerStatus(revision=name, stage="Training"))
+    r.next_s = 5.0
+    return r.finish("False", ready.reason if ready else "Training", message, stage="Training")
+
+
+def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
+    """Judge the wanted revision, or take the ledger's word for it, and act by the outcome."""
+    name, ledger = revision.metadata.name, r.ledger
+    if ledger is None:
+        assert isinstance(r.seen.ledger, Unknown)
+        _continue_rollout(r)
+        r.next_s = 5.0
+        return r.finish("False", r.seen.ledger.reason, r.seen.ledger.message, stage="Waiting")
+    if rolled_back := _rolled_back(r, name):
+        rollout.settle_route(r, None, 0, Cause("RolledBack", rolled_back))
+        message = f"{name} was rolled back: {rolled_back}. Push a fix, or `mainspring reconcile` to try again"
+        return r.finish("False", "RolledBack", message, stage="Stalled", stalled=True)
+    judgement = judge_revision(r, revision)
+    r.verdicts = judgement.verdicts
+    r.set(judgement=judgement)
+    passed = sum(v.outcome == "Passed" for v in judgement.verdicts)
+    score = f"{passed} of {len(judgement.verdicts)} gates"
+    if judgement.outcome != "Passed":
+        return _refuse(r, revision, served, judgement)
+    r.conditions.append((GATES_PASSED, "True", "Passed", f"{name} passed {score}"))
+    current = r.status.challenger
+    if current is not None and current.revision != name:
+        rollout.abort(r, current.revision, Cause("Superseded", f"{name} was admitted"))
+    if not judgement.admitted:
+        why = Cause("GatesPassed", f"{name} passed {score}")
+        _record(r, revision, served, judgement, "Admitted", why)
+        r.next_s = 0.0
+        return r.finish("False", "Admitting", why.message, stage="Judging")
+    return rollout.roll_out(r, served, score)
+
+
+def judge_revision(r: Round, revision: ModelRevision) -> Judgement:
+    """Judge a measured revision by the gates of now.
+
+    A revision that the ledger admitted stays admitted: champion gates are not judged again, absolute ones only
+    if the gates have changed since (decision 4).
+    """
+    evidence, artifact = revision.status.evidence, revision.status.artifact
+    assert evidence is not None
+    name, hash_ = revision.metadata.name, pinning.gate_hash(r.model.spec)
+    champion = r.champion.digest if r.champion else ""
+    entry = r.ledger.admitted.get(name) if r.ledger else None
+    verdicts: tuple[GateVerdict, ...]
+    wanted = gates.effective_gates(r.model.spec.gates)
+    if entry is not None and entry.gate_hash == hash_:
+        verdicts = tuple(entry.gates)
+    elif entry is not None:
+        verdicts = gates.judge(gates.absolute_only(wanted), evidence, artifact, champion)
+    else:
+        verdicts = gates.judge(wanted, evidence, artifact, champion)
+    return Judgement(
+        revision=name,
+        outcome=worst(verdicts),
+        gate_hash=hash_,
+        evidence=evidence.report,
+        champion=champion,
+        admitted=entry is not None,
+        verdicts=verdicts,
+    )
+
+
+def _refuse(r: Round, revision: ModelRevision, served: Served, judgement: Judgement) -> ModelPlan:
+    name = revision.metadata.name
+    _continue_rollout(r)
+    bad = [v for v in judgement.verdicts if v.outcome == judgement.outcome]
+    numbers = "; ".join(f"gate {v.gate}: {v.message}" for v in bad)
+    kept = f" {r.champion.revision} keeps serving." if r.champion else " Nothing serves."
+    if any(v.reason == "EvidenceOutdated" for v in bad):
+        r.next_s = 5.0
+        return r.finish("False", "EvidenceOutdated", f"{name}: {numbers}", stage="Judging")
+    if r.status.challenger is not None and r.status.challenger.revision == name:
+        r.set(challenger=None)
+    reason = "GateFailed" if judgement.outcome == "Failed" else "GateInconclusive"
+    r.conditions.append((GATES_PASSED, "False", reason, f"{name}: {numbers}"))
+    message = f"{name} was refused: {numbers}.{kept}"
+    if judgement.outcome == "Failed":
+        r.set(previous=PreviousRevision(revision=name, verdict="Rejected", reason=numbers[:1000]))
+        assert r.ledger is not None
+        known = r.ledger.rejected.get(name)
+        if known is None or known.gate_hash != judgement.gate_hash or known.champion_digest != judgement.champion:
+            _record(r, revision, served, judgement, "Rejected", Cause(reason, numbers))
+            r.next_s = 0.0
+    return r.finish("False", reason, message, stage="Stalled", stalled=True)
+
+
+def _record(
+    r: Round, revision: ModelRevision, served: Served, judgement: Judgement, kind: str, why: Cause
+) -> None:
+    evidence = revision.status.evidence
+    assert evidence is not None
+    numbers = {m.name: m.value for m in evidence.metrics if m.value is not None}
+    entry = r.entry(
+        kind,
+        served,
+        champion=r.champion.revision if r.champion else "",
+        champion_digest=judgement.champion,
+        gate_hash=judgement.gate_hash,
+        gates=judgement.verdicts,
+        evidence=numbers,
+        reason=str(why)[:500],
+    )
+    statement = lineage_statement(revision, entry=entry, model=r.model)
+    r.actions.append(RecordVerdict(entry=entry, statement=statement, why=why))
+
+
+def _continue_rollout(r: Round) -> None:
+    """While the wanted revision is not ready for traffic, go on with the rollout of an older one."""
+    current = r.status.challenger
+    if current is None or current.stage not in ("Starting", "Canary"):
+        rollout.settle_route(r, None, 0, Cause("Champion", "all requests go to the champion"))
+        return
+    served = r.served(current.revision)
+    admitted = r.ledger.admitted.get(current.revision) if r.ledger else None
+    if served is None or (r.ledger is not None and admitted is None):
+        rollout.abort(r, current.revision, Cause("Superseded", "it is not admitted any more"))
+        return
+    rollout.roll_out(r, served, "its gates before")
+
+
+def _rolled_back(r: Round, revision: str) -> str:
+    """Say why a revision was rolled back since a person last asked to try again; empty when it was not."""
+    assert r.ledger is not None
+    entry = next((e for e in reversed(r.ledger.entries) if e.revision == revision), None)
+    if entry is not None and entry.kind == "RolledBack":
+        asked = r.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+        return "" if asked > entry.at else entry.reason
+    return ""
+
+
+def _copied(revision: ModelRevision) -> list[tuple[str, str, str, str]]:
+    return [(c.type, c.status, c.reason, c.message) for c in revision.status.conditions]
+
+
+def _gates_condition(r: Round, champion: Served) -> tuple[str, str, str, str]:
+    entry = r.ledger.admitted.get(champion.revision) if r.ledger else None
+    if entry is None:
+        return (GATES_PASSED, "Unknown", "LedgerUnknown", "the ledger cannot be read just now")
+    passed = sum(v.outcome == "Passed" for v in entry.gates)
+    return (
+        GATES_PASSED,
+        "True",
+        "Passed",
+        f"{champion.revision} passed {passed} of {len(entry.gates)} gates at {entry.at}",
+    )
+
+
+def _champion_status(r: Round) -> ServedRevision | None:
+    champion = r.champion
+    if champion is None:
+        return None
+    if r.ledger is None:
+        return r.status.champion
+    entry = r.ledger.admitted.get(champion.revision)
+    found = r.seen.revisions.get(champion.revision)
+    passed = f"{sum(v.outcome == 'Passed' for v in entry.gates)}/{len(entry.gates)}" if entry else ""
+    return ServedRevision(
+        revision=champion.revision,
+        version=champion.version,
+        digest=champion.digest,
+        commit=champion.commit,
+        data=tuple(DataStatus(name=d.name, digest=d.digest) for d in found.spec.data) if found else (),
+        trigger=found.spec.trigger.message if found else "",
+        gates=passed,
+        weight=(r.seen.route or {}).get(champion.deployment, 0),
+        since=champion.since,
+        evidence=f"mlflow:/{champion.run}/mainspring/report.json",
+    )
+
+
+def _ledger_status(r: Round) -> LedgerStatus | None:
+    if r.ledger is None:
+        return r.status.ledger
+    return LedgerStatus(entries=len(r.ledger.entries), ignored=len(r.ledger.problems))
+
+
+def _last_status(seen: ModelSeen) -> ModelSpecStatus:
+    return ModelSpecStatus.model_validate(seen.manifest.get("status") or {})

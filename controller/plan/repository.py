@@ -1,0 +1,208 @@
+"""Decides for one ModelRepository: which ModelSpecs are applied, and which are deleted.
+
+A file with an error changes nothing of its own and hinders no other file.  Nothing is deleted because something
+could not be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+from controller.api.conditions import READY, RECONCILING, SOURCE_READY, STALLED, Wanted
+from controller.api.kinds import ModelRepository
+from controller.api.meta import (
+    ANNOTATION_PRUNE,
+    ANNOTATION_REQUESTED_AT,
+    ANNOTATION_SOURCE_COMMIT,
+    ANNOTATION_SOURCE_FILE,
+    GROUP,
+    LABEL_REPOSITORY,
+    Key,
+    Manifest,
+    key_of,
+)
+from controller.api.modelrepository import FileProblem, ModelRepositoryStatus, SyncedObject
+from controller.plan.actions import Action, ApplyModelSpec, DeleteManifest, Plan
+from controller.plan.observed import RepositorySeen
+from controller.plan.verdict import Cause, Refused
+
+ANNOTATION_CONFIRM_PRUNE = f"{GROUP}/confirm-prune"
+"""On a ModelRepository: the commit whose deletions a person has confirmed."""
+
+RepositoryPlan = Plan[ModelRepositoryStatus]
+
+
+def plan_repository(seen: RepositorySeen, now: datetime) -> RepositoryPlan:  # noqa: ARG001
+    """Decide what to apply and what to delete. No I/O; same input, same plan."""
+    repository = seen.repository
+    if repository is None:
+        status = ModelRepositoryStatus.model_validate(seen.manifest.get("status") or {})
+        text = "; ".join(str(e) for e in seen.errors[:3])
+        return Plan(status=status, conditions=_summary(STALLED, "InvalidSpec", text))
+    status = repository.status
+    asked = repository.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+    status = status.model_copy(update={"requested_at": asked})
+    if repository.spec.suspend:
+        return Plan(status=status, conditions=_summary(RECONCILING, "Suspended", "spec.suspend is true"))
+    if seen.problem is not None:
+        kind = STALLED if isinstance(seen.problem, Refused) else RECONCILING
+        problem: Wanted = (SOURCE_READY, "False", seen.problem.reason, seen.problem.message)
+        conditions = (*_summary(kind, seen.problem.reason, seen.problem.message), problem)
+        return Plan(status=status, conditions=conditions, next_s=10.0 if kind == RECONCILING else None)
+    return _sync(seen, repository, status)
+
+
+def _sync(seen: RepositorySeen, repository: ModelRepository, status: ModelRepositoryStatus) -> RepositoryPlan:
+    wanted, problems = _collect(seen)
+    mine = [
+        o
+        for o in seen.objects
+        if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) == repository.metadata.name
+    ]
+    actions: list[Action] = []
+    by_name = {o["metadata"]["name"]: o for o in seen.objects}
+    for name, (file, manifest) in sorted(wanted.items()):
+        present = by_name.get(name)
+        owner = (present or {}).get("metadata", {}).get("labels", {}).get(LABEL_REPOSITORY)
+        if owner not in (None, repository.metadata.name):
+            text = f"ModelSpec {name} belongs to ModelRepository {owner}; one of the two must let go of it"
+            problems.append(FileProblem(file=file, severity="Error", message=f"OwnershipConflict: {text}"))
+        elif (action := _apply(seen, repository, file, manifest, present)) is not None:
+            actions.append(action)
+    deletions, guard = _prune(seen, repository, wanted, problems, mine)
+    actions += deletions
+    status = status.model_copy(
+        update={
+            "revision": seen.label,
+            "author": seen.author,
+            "subject": seen.subject,
+            "objects": tuple(
+                SyncedObject(kind="ModelSpec", name=n, file=f) for n, (f, _) in sorted(wanted.items())
+            ),
+            "problems": tuple(problems),
+        }
+    )
+    errors = [p for p in problems if p.severity == "Error"]
+    source: Wanted = (SOURCE_READY, "True", "Succeeded", f"{seen.label}: {seen.subject}")
+    if guard:
+        return Plan(
+            actions=tuple(actions), status=status, conditions=(*_summary(STALLED, "PruneGuard", guard), source)
+        )
+    if errors:
+        first = errors[0]
+        reason = "OwnershipConflict" if first.message.startswith("OwnershipConflict") else "InvalidFile"
+        text = f"{len(errors)} of {len(seen.files)} files were not applied; {first.file}: {first.message}"
+        return Plan(actions=tuple(actions), status=status, conditions=(*_summary(STALLED, reason, text), source))
+    message = f"{len(wanted)} ModelSpec{'s' if len(wanted) != 1 else ''} of {seen.label} applied"
+    return Plan(actions=tuple(actions), status=status, conditions=((READY, "True", "Succeeded", message), source))
+
+
+def _collect(seen: RepositorySeen) -> tuple[dict[str, tuple[str, Manifest]], list[FileProblem]]:
+    """Gather the objects of all good files by name, and what is wrong with the others."""
+    problems: list[FileProblem] = []
+    found: list[tuple[str, Manifest]] = []
+    namespace = seen.manifest["metadata"].get("namespace", "default")
+    for checked in seen.files:
+        if checked.problems:
+            first = checked.problems[0]
+            problems.append(
+                FileProblem(
+                    file=checked.file, severity="Error", message=f"{first.line}:{first.column}: {first.message}"
+                )
+            )
+            continue
+        for document in checked.documents:
+            manifest = document.manifest
+            if manifest["kind"] != "ModelSpec":
+                text = f"a {manifest['kind']} is not synced; only ModelSpecs are"
+                problems.append(FileProblem(file=checked.file, severity="Skipped", message=text))
+            elif manifest["metadata"].get("namespace", namespace) != namespace:
+                text = f"namespace {manifest['metadata']['namespace']} is not {namespace}, the repository's own"
+                problems.append(FileProblem(file=checked.file, severity="Error", message=text))
+            else:
+                found.append((checked.file, manifest))
+    counts = Counter(m["metadata"]["name"] for _, m in found)
+    wanted = {}
+    for file, manifest in found:
+        name = manifest["metadata"]["name"]
+        if counts[name] > 1:
+            text = f"OwnershipConflict: ModelSpec {name} comes {counts[name]} times in this repository"
+            problems.append(FileProblem(file=file, severity="Error", message=text))
+        else:
+            wanted[name] = (file, manifest)
+    return wanted, problems
+
+
+def _apply(
+    seen: RepositorySeen, repository: ModelRepository, file: str, manifest: Manifest, present: Manifest | None
+) -> Action | None:
+    meta = manifest["metadata"]
+    stamped = {
+        **manifest,
+        "metadata": {
+            **meta,
+            "namespace": repository.metadata.namespace,
+            "labels": {**meta.get("labels", {}), LABEL_REPOSITORY: repository.metadata.name},
+            "annotations": {
+                **meta.get("annotations", {}),
+                ANNOTATION_SOURCE_COMMIT: seen.commit,
+                ANNOTATION_SOURCE_FILE: file,
+            },
+        },
+    }
+    name = f"ModelSpec {meta['name']}"
+    if present is None:
+        return ApplyModelSpec(manifest=stamped, why=Cause("New", f"{name} is in {file} at {seen.label}"))
+    if not _covers(present, stamped):
+        return ApplyModelSpec(
+            manifest=stamped, why=Cause("Changed", f"{name} differs from {file} at {seen.label}")
+        )
+    return None
+
+
+def _covers(present: object, wanted: object) -> bool:
+    """Tell whether an object already says everything that is wanted; fields beyond that belong to others."""
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        return all(key == "status" or _covers(present.get(key), value) for key, value in wanted.items())
+    if isinstance(present, list) and isinstance(wanted, list):
+        return len(present) == len(wanted) and all(map(_covers, present, wanted))
+    return present == wanted
+
+
+def _prune(
+    seen: RepositorySeen,
+    repository: ModelRepository,
+    wanted: dict[str, tuple[str, Manifest]],
+    problems: list[FileProblem],
+    mine: list[Manifest],
+) -> tuple[list[Action], str]:
+    if not repository.spec.prune:
+        return [], ""
+    unread = {p.file for p in problems if p.severity == "Error"}
+    doomed = [
+        o
+        for o in mine
+        if o["metadata"]["name"] not in wanted
+        and o["metadata"].get("annotations", {}).get(ANNOTATION_SOURCE_FILE) not in unread
+        and o["metadata"].get("annotations", {}).get(ANNOTATION_PRUNE) != "disabled"
+    ]
+    share = 100 * len(doomed) / len(mine) if mine else 0.0
+    limit = repository.spec.prune_limit_percent
+    confirmed = repository.metadata.annotations.get(ANNOTATION_CONFIRM_PRUNE) == seen.commit
+    if len(doomed) > 1 and share > limit and limit < 100 and not confirmed:
+        names = ", ".join(sorted(o["metadata"]["name"] for o in doomed)[:5])
+        return [], (
+            f"{seen.label} would delete {len(doomed)} of {len(mine)} ModelSpecs ({share:.0f} %, limit {limit} %): "
+            f"{names}. Nothing was deleted; annotate {ANNOTATION_CONFIRM_PRUNE}={seen.commit} to allow it"
+        )
+    actions: list[Action] = []
+    for present in doomed:
+        why = Cause("FileGone", f"ModelSpec {present['metadata']['name']} is not in {seen.label} any more")
+        key: Key = key_of(present)
+        actions.append(DeleteManifest(key=key, uid=present["metadata"]["uid"], why=why))
+    return actions, ""
+
+
+def _summary(kind: str, reason: str, message: str) -> tuple[Wanted, ...]:
+    return ((READY, "False", reason, message), (kind, "True", reason, message))

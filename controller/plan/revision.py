@@ -1,0 +1,245 @@
+"""Decides for one ModelRevision: is it trained and measured, so that it may be judged?
+
+Starts the Job of the next attempt, takes in its report, registers the version.  Whether the revision may serve is
+decided in `plan/model.py`, by the gates.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from controller.api.base import human_seconds
+from controller.api.conditions import (
+    DATA_VALID,
+    READY,
+    RECONCILING,
+    REGISTERED,
+    STALLED,
+    TRAINED,
+    Wanted,
+    parse_timestamp,
+    timestamp,
+)
+from controller.api.kinds import ModelSpec
+from controller.api.meta import ANNOTATION_REQUESTED_AT
+from controller.api.modelrevision import Attempt, ModelRevisionStatus
+from controller.plan import tasks
+from controller.plan.actions import Action, Plan, RegisterVersion, StartTraining
+from controller.plan.manifests import training_job
+from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
+from controller.plan.verdict import Cause, Refused, Unknown
+
+ATTEMPTS_KEPT: Final = 10
+RETRY_FIRST_S: Final = 5.0
+"""Wait before the second attempt; doubles with each, at most RETRY_MOST_S."""
+RETRY_MOST_S: Final = 600.0
+
+RevisionPlan = Plan[ModelRevisionStatus]
+
+
+def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
+    """Decide the next step for one revision. No I/O; same input, same plan."""
+    status = seen.revision.status
+    if status.evidence is not None and status.artifact is not None:
+        return _measured(seen, status)
+    if seen.job is not None:
+        status = status.model_copy(update={"attempts": _with_attempt(status.attempts, seen.job)})
+        match seen.job.outcome:
+            case "Running":
+                return _waiting(status, "Training", _progress(seen.job, now), next_s=1.0)
+            case "Succeeded":
+                return _take_report(seen, status)
+            case _:
+                return _after_failure(seen, status, seen.job, now)
+    return _start(
+        seen, status, 1, Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
+    )
+
+
+def _start(seen: RevisionSeen, status: ModelRevisionStatus, attempt: int, why: Cause) -> RevisionPlan:
+    model = seen.model
+    if model is None:
+        return _waiting(
+            status, "ModelSpecMissing", "the ModelSpec that asked for this revision is gone or invalid"
+        )
+    if model.spec.suspend:
+        return _waiting(status, "Suspended", "spec.suspend of the ModelSpec is true: no training is started")
+    wanted = model.status.source.wanted if model.status.source else ""
+    if wanted != seen.revision.metadata.name:
+        return _waiting(
+            status, "Superseded", f"{wanted or 'another revision'} is asked for now; this one is not trained"
+        )
+    champion = seen.champion
+    job = training_job(
+        seen.revision,
+        seen.manifest,
+        attempt=attempt,
+        deadline_s=model.spec.training.active_deadline_seconds,
+        tracking_uri=seen.tracking_uri,
+        with_champion=champion is not None and champion.status.artifact is not None,
+    )
+    action = StartTraining(
+        revision=seen.revision,
+        attempt=attempt,
+        tasks=tasks.for_training(seen, model),
+        manifest=job,
+        experiment=registry_name(model),
+        why=why,
+    )
+    conditions = _conditions(RECONCILING, "Training", f"starting attempt {attempt}: {why.message}")
+    return Plan(actions=(action,), status=status, conditions=conditions, next_s=1.0)
+
+
+def _take_report(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
+    report = seen.report
+    if report is None or isinstance(report, Unknown):
+        message = report.message if report else "the Job is done; its report has not arrived yet"
+        return _waiting(status, "ReportUnavailable", message, next_s=2.0)
+    if isinstance(report, Refused):
+        return _stalled(status, report.reason, report.message)
+    sha = (
+        next((s.termination.sha256 for s in seen.job.steps if s.termination and s.name == "evaluate"), "")
+        if seen.job
+        else ""
+    )
+    evidence = report.evidence.model_copy(update={"report": sha})
+    status = status.model_copy(update={"artifact": report.artifact, "evidence": evidence, "run": report.run})
+    return _measured(seen, status)
+
+
+def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
+    evidence, artifact = status.evidence, status.artifact
+    assert evidence is not None
+    assert artifact is not None
+    rows = f"{evidence.holdout_rows:,} hold-out rows, {evidence.training_rows:,} training rows"
+    good: list[Wanted] = [
+        (DATA_VALID, "True", "ChecksPassed", f"{len(evidence.checks)} of {len(evidence.checks)} checks passed"),
+        (
+            TRAINED,
+            "True",
+            "Succeeded",
+            f"{artifact.format} model of {artifact.size_bytes:,} bytes, {artifact.digest[:19]}",
+        ),
+    ]
+    if status.version:
+        good.append((REGISTERED, "True", "Succeeded", f"version {status.version}"))
+        message = f"version {status.version}, measured on {rows}"
+        return Plan(status=status, conditions=((READY, "True", "Succeeded", message), *good))
+    spec = seen.revision.spec
+    name = registry_name(seen.model) if seen.model else spec.model
+    action = RegisterVersion(
+        registry_name=name,
+        revision=seen.revision.metadata.name,
+        run=status.run,
+        tags={
+            "mainspring.commit": spec.source.commit,
+            "mainspring.inputs": spec.inputs,
+            "mainspring.digest": artifact.digest,
+        },
+        why=Cause("Trained", f"measured on {rows}"),
+    )
+    waiting: tuple[Wanted, ...] = (
+        (READY, "False", "Registering", "measured; being registered"),
+        (RECONCILING, "True", "Progressing", "measured; being registered"),
+    )
+    actions: tuple[Action, ...] = (action,)
+    return Plan(actions=actions, status=status, conditions=(*waiting, *good), next_s=1.0)
+
+
+def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen, now: datetime) -> RevisionPlan:
+    reason, message, retryable = failure(job)
+    data_bad = reason in DATA_REASONS
+    if not retryable:
+        condition = DATA_VALID if data_bad else TRAINED
+        return _stalled(status, reason, message, (condition, "False", reason, message))
+    limit = seen.model.spec.training.backoff_limit if seen.model else 0
+    failed = sum(1 for a in status.attempts if a.outcome == "Failed")
+    requested = _requested_after(seen, job)
+    if failed > limit and not requested:
+        text = f"{message} ({failed} of {limit + 1} attempts failed). Push a fix, or `mainspring reconcile` to try again"
+        return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
+    pause = 0.0 if job.outcome == "Lost" or requested else min(RETRY_FIRST_S * 2 ** (failed - 1), RETRY_MOST_S)
+    ended = parse_timestamp(job.finished_at) if job.finished_at else now
+    left = pause - (now - ended).total_seconds()
+    if left > 0:
+        return _waiting(status, "RetryBackoff", f"{message}; next attempt in {human_seconds(left)}", next_s=left)
+    return _start(seen, status, job.attempt + 1, Cause("Retry", f"attempt {job.attempt} ended: {message}"))
+
+
+DATA_REASONS: Final = frozenset(
+    {"DataInvalid", "DataEmpty", "DataCorrupt", "DuplicateIds", "SchemaMismatch", "DataChanged", "LFSPointer"}
+)
+
+
+def failure(job: JobSeen) -> tuple[str, str, bool]:
+    """Say why a Job failed: reason, message, and whether trying again may help.
+
+    Only our own containers' words are believed; exit code 3 of theirs means that the input is wrong.
+    """
+    if job.outcome == "Lost":
+        return "Lost", f"attempt {job.attempt} was lost with its process or machine", True
+    bad = next((s for s in job.steps if s.exit_code not in (None, 0)), None)
+    if bad is None:
+        return "JobFailed", job.message or f"attempt {job.attempt} failed", True
+    if bad.name == "train":
+        last = f": {bad.text}" if bad.text else ""
+        return "TrainingFailed", f"the training program ended with exit code {bad.exit_code}{last}", True
+    return _own_failure(bad)
+
+
+def _own_failure(step: StepSeen) -> tuple[str, str, bool]:
+    said = step.termination
+    if said is not None and said.reason:
+        return said.reason, said.message or said.reason, step.exit_code != 3
+    return "StepFailed", f"step {step.name} ended with exit code {step.exit_code} {step.text}".strip(), True
+
+
+def _requested_after(seen: RevisionSeen, job: JobSeen) -> bool:
+    if seen.model is None or not job.finished_at:
+        return False
+    asked = seen.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+    return asked > job.finished_at
+
+
+def _with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, ...]:
+    reason, message = "", ""
+    if job.outcome in ("Failed", "Lost"):
+        reason, message, _ = failure(job)
+    outcome = job.outcome if job.outcome in ("Running", "Succeeded", "Failed", "Lost") else "Failed"
+    entry = Attempt.model_validate(
+        {
+            "number": job.attempt,
+            "outcome": outcome,
+            "reason": reason,
+            "message": message[:400],
+            "startedAt": job.started_at,
+            "finishedAt": job.finished_at,
+        }
+    )
+    others = [a for a in attempts if a.number != job.attempt]
+    return tuple(sorted([*others, entry], key=lambda a: a.number))[-ATTEMPTS_KEPT:]
+
+
+def _progress(job: JobSeen, now: datetime) -> str:
+    running = next((s for s in job.steps if s.state == "Running"), None)
+    step = f"step {running.name} of {len(job.steps)}" if running else "starting"
+    began = job.started_at or timestamp(now)
+    return f"attempt {job.attempt}, {step}, since {began}"
+
+
+def registry_name(model: ModelSpec) -> str:
+    """Name of the registered model."""
+    return model.spec.registry.name if model.spec.registry else model.metadata.name
+
+
+def _waiting(status: ModelRevisionStatus, reason: str, message: str, next_s: float | None = None) -> RevisionPlan:
+    return Plan(status=status, conditions=_conditions(RECONCILING, reason, message), next_s=next_s)
+
+
+def _stalled(status: ModelRevisionStatus, reason: str, message: str, *more: Wanted) -> RevisionPlan:
+    return Plan(status=status, conditions=(*_conditions(STALLED, reason, message), *more))
+
+
+def _conditions(kind: str, reason: str, message: str) -> tuple[Wanted, ...]:
+    return ((READY, "False", reason, message), (kind, "True", reason, message))

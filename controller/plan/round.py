@@ -1,0 +1,220 @@
+"""What one decision about a model has gathered so far: actions, conditions and the status to be.
+
+Not pure by itself, since it grows; `plan_model` makes one, fills it and turns it into a frozen Plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from controller.api.conditions import (
+    AVAILABLE,
+    ENVIRONMENT_NOT_ISOLATED,
+    READY,
+    RECONCILING,
+    STALLED,
+    Wanted,
+    timestamp,
+)
+from controller.api.kinds import ModelRevision, ModelSpec
+from controller.api.modelstatus import GateVerdict, ModelSpecStatus
+from controller.api.statements import LedgerEntry
+from controller.plan import naming
+from controller.plan.actions import Action, Plan
+from controller.plan.ledger import Ledger
+from controller.plan.observed import DeploymentSeen, ModelSeen
+from controller.plan.revision import registry_name
+from controller.plan.verdict import Unknown
+
+ModelPlan = Plan[ModelSpecStatus]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What is needed to serve a revision: from the ledger, or from the status while the ledger is away."""
+
+    revision: str
+    run: str
+    digest: str
+    version: str
+    commit: str
+    runtime: str
+    since: str = ""
+
+    @property
+    def deployment(self) -> str:
+        """Name of its Deployment and Service."""
+        return naming.deployment_name(self.revision, self.runtime)
+
+
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """One decision in the making."""
+
+    seen: ModelSeen
+    model: ModelSpec
+    now: datetime
+    status: ModelSpecStatus
+    champion: Served | None
+    actions: list[Action] = field(default_factory=list)
+    conditions: list[Wanted] = field(default_factory=list)
+    verdicts: tuple[GateVerdict, ...] = ()
+    next_s: float | None = None
+    rolling: str = ""
+    """Revision whose servers are wanted beside the champion's."""
+
+    @property
+    def environment(self) -> str:
+        """Name of the environment."""
+        return self.model.spec.environment or self.model.metadata.namespace
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger; None while it cannot be read."""
+        return None if isinstance(self.seen.ledger, Unknown) else self.seen.ledger
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the status to be."""
+        self.status = self.status.model_copy(update=changes)
+
+    def deployment_of(self, revision: str) -> DeploymentSeen | None:
+        """Find the servers of a revision."""
+        served = self.served(revision)
+        return self.seen.deployments.get(served.deployment) if served else None
+
+    def served(self, revision: str) -> Served | None:
+        """Gather what is needed to serve a trained revision; None while it is not trained and registered."""
+        if self.champion is not None and self.champion.revision == revision:
+            return self.champion
+        found = self.seen.revisions.get(revision)
+        return served_from(found) if found is not None else None
+
+    def entry(self, kind: str, served: Served, **fields: Any) -> LedgerEntry:
+        """Build the next ledger entry about a revision; `champion` is who serves after it."""
+        ledger, model = self.ledger, self.model
+        assert ledger is not None
+        found = self.seen.revisions.get(served.revision)
+        head = found.spec if found is not None else None
+        return LedgerEntry.model_validate(
+            {
+                "name": registry_name(model),
+                "environment": self.environment,
+                "seq": ledger.next_seq,
+                "prev": ledger.head,
+                "kind": kind,
+                "revision": served.revision,
+                "inputs": head.inputs if head else "",
+                "digest": served.digest,
+                "run": served.run,
+                "version": served.version,
+                "commit": served.commit,
+                "author": head.trigger.author if head else "",
+                "at": timestamp(self.now),
+                **fields,
+            }
+        )
+
+    def finish(self, ready: str, reason: str, message: str, *, stage: str, stalled: bool = False) -> ModelPlan:
+        """Close the round with the summary conditions."""
+        status: Any = ready
+        summary: list[Wanted] = [(READY, status, reason, message)]
+        if ready != "True":
+            summary.append((STALLED if stalled else RECONCILING, "True", reason, message))
+        self.set(stage=stage, url=self.seen.url or self.status.url)
+        return Plan(
+            actions=tuple(self.actions),
+            conditions=(*summary, *self.conditions, self._available(), *self._local()),
+            status=self.status,
+            verdicts=self.verdicts,
+            next_s=self.next_s,
+        )
+
+    def _available(self) -> Wanted:
+        champion = self.champion
+        if champion is None:
+            return (AVAILABLE, "False", "NoChampion", "nothing serves yet")
+        servers = self.seen.deployments.get(champion.deployment)
+        if servers is None or servers.ready == 0:
+            other = self._still_serving()
+            if other:
+                return (
+                    AVAILABLE,
+                    "True",
+                    "Replacing",
+                    f"{other} still answers until {champion.revision} is ready",
+                )
+            detail = servers.message if servers and servers.message else "its servers are starting"
+            return (AVAILABLE, "False", "ServersNotReady", f"{champion.revision}: {detail}")
+        weight = (self.seen.route or {}).get(champion.deployment, 0)
+        message = f"{champion.revision} serves {weight}% with {servers.ready} of {servers.replicas} servers"
+        return (AVAILABLE, "True", "Serving", message)
+
+    def _still_serving(self) -> str:
+        for name, weight in (self.seen.route or {}).items():
+            servers = self.seen.deployments.get(name)
+            if weight > 0 and servers is not None and servers.ready > 0:
+                return servers.revision
+        return ""
+
+    def _local(self) -> tuple[Wanted, ...]:
+        if not self.seen.local:
+            return ()
+        image = self.model.spec.training.image
+        ignored = f"image {image} and isolation do" if image else "images and isolation do"
+        message = f"local mode: {ignored} not exist; programs run in this machine's Python as this user"
+        return ((ENVIRONMENT_NOT_ISOLATED, "True", "LocalMode", message),)
+
+
+def served_from(revision: ModelRevision) -> Served | None:
+    """Gather what is needed to serve a revision from its object; None while it is not complete."""
+    status = revision.status
+    if status.artifact is None or status.evidence is None or not status.version:
+        return None
+    return Served(
+        revision=revision.metadata.name,
+        run=status.run,
+        digest=status.artifact.digest,
+        version=status.version,
+        commit=revision.spec.source.commit,
+        runtime=status.evidence.runtime,
+    )
+
+
+def find_champion(seen: ModelSeen, status: ModelSpecStatus) -> Served | None:
+    """Say who the champion is: by the ledger, or, while that is away, by the last status."""
+    if isinstance(seen.ledger, Unknown):
+        cached = status.champion
+        if cached is None:
+            return None
+        run = cached.evidence.removeprefix("mlflow:/").partition("/")[0]
+        return Served(
+            revision=cached.revision,
+            run=run,
+            digest=cached.digest,
+            version=cached.version,
+            commit=cached.commit,
+            runtime=_runtime(seen, cached.revision),
+            since=cached.since,
+        )
+    last = seen.ledger.champion
+    if last is None or not last.champion:
+        return None
+    promoted = next(
+        e for e in reversed(seen.ledger.entries) if e.kind == "Promoted" and e.revision == last.champion
+    )
+    return Served(
+        revision=promoted.revision,
+        run=promoted.run,
+        digest=promoted.digest,
+        version=promoted.version,
+        commit=promoted.commit,
+        runtime=_runtime(seen, promoted.revision),
+        since=promoted.at,
+    )
+
+
+def _runtime(seen: ModelSeen, revision: str) -> str:
+    found = seen.revisions.get(revision)
+    return found.status.evidence.runtime if found is not None and found.status.evidence else ""

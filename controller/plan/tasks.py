@@ -1,0 +1,70 @@
+"""Builds what each step of a training Job is told.  No secret, and to each step only what it needs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from controller.api.base import HashMark, dump
+from controller.api.hashes import digest, marked
+from controller.api.kinds import ModelSpec
+from controller.api.metrics import METRICS
+from controller.api.reports import ArtifactRef, EvaluateTask, FetchTask, PredictTask
+from controller.plan.observed import RevisionSeen
+
+DEFAULT_PROBE_REQUESTS = 200
+"""How many single requests are timed when no gate says otherwise."""
+
+
+def for_training(seen: RevisionSeen, model: ModelSpec) -> dict[str, dict[str, Any]]:
+    """Build the tasks of a training Job, by step; the run of `evaluate` is filled in once it exists.
+
+    Args:
+        seen: the revision, and the champion to compare with.
+        model: the ModelSpec, for what is in no hash of the inputs: checks and gates.
+    """
+    spec, champion = seen.revision.spec, seen.champion
+    ref: ArtifactRef | None = None
+    if champion is not None and champion.status.artifact is not None:
+        ref = ArtifactRef(run=champion.status.run, digest=champion.status.artifact.digest)
+    measured = champion.status.evidence if champion is not None else None
+    task = gate_task(model)
+    fetch = FetchTask(
+        source=spec.source,
+        data=spec.data,
+        columns=spec.columns,
+        holdout=spec.holdout,
+        checks=model.spec.checks,
+        params=spec.training.params,
+        command=spec.training.command,
+        champion=ref,
+        champion_data=champion.spec.data if ref and champion else (),
+        champion_source=champion.spec.source if ref and champion else None,
+        champion_rows=measured.training_rows + measured.holdout_rows if measured else None,
+    )
+    requests = max((g.probe.requests for g in model.spec.gates if g.probe), default=DEFAULT_PROBE_REQUESTS)
+    scores = task != "Regression"
+    evaluate = EvaluateTask(
+        tracking_uri=seen.tracking_uri,
+        run="",
+        revision=seen.revision.metadata.name,
+        columns=spec.columns,
+        holdout=spec.holdout,
+        task=task,
+        champion=ref.digest if ref else "",
+        champion_name=champion.metadata.name if ref and champion else "",
+        runtime=seen.runtime,
+        checks_hash=digest(marked(model.spec, HashMark.EVIDENCE)),
+    )
+    built: dict[str, dict[str, Any]] = {
+        "fetch": dump(fetch),
+        "predict": dump(PredictTask(probe_requests=requests, scores=scores)),
+        "evaluate": dump(evaluate),
+    }
+    if ref is not None:
+        built["predict-champion"] = dump(PredictTask(digest=ref.digest, scores=scores))
+    return built
+
+
+def gate_task(model: ModelSpec) -> Literal["Classification", "Regression"] | None:
+    """Say which part of the metric table the gates use; None when they name no metric."""
+    return next((METRICS[g.metric].task for g in model.spec.gates if g.metric), None)

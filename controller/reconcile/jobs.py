@@ -1,0 +1,164 @@
+"""Reads a training Job and its pod: which step it is at, how it ended, what its containers said."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import ValidationError
+
+from controller.api.hashes import sha256
+from controller.api.kinds import ModelRevision, ModelSpec, parse
+from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest
+from controller.api.reports import REPORT_MAX_BYTES, Report, Termination
+from controller.clients.errors import ClientError, NotFound
+from controller.clients.redact import redact
+from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
+from controller.plan.verdict import Refused, Unknown
+from controller.reconcile.world import World
+
+LOST_REASONS = frozenset({"NodeLost", "Lost", "Evicted", "NodeShutdown"})
+TEXT_MOST = 300
+
+
+async def revision(world: World, key: Key) -> RevisionSeen | None:
+    """Read everything about one ModelRevision; None when it is gone."""
+    manifest = await world.kube.get(key)
+    parsed = parse(manifest) if manifest is not None else None
+    if manifest is None or not isinstance(parsed, ModelRevision):
+        return None
+    owner = await world.kube.get(Key("ModelSpec", key.namespace, parsed.spec.model))
+    model = parse(owner) if owner is not None else None
+    typed = model if isinstance(model, ModelSpec) else None
+    job = await _newest_job(world, key)
+    return RevisionSeen(
+        manifest=manifest,
+        revision=parsed,
+        model=typed,
+        champion=await _champion(world, typed, key),
+        job=job,
+        report=await _report(world, parsed, job),
+        runtime=world.settings.runtime,
+        tracking_uri=world.settings.tracking_uri,
+    )
+
+
+async def _champion(world: World, model: ModelSpec | None, key: Key) -> ModelRevision | None:
+    serving = model.status.champion if model else None
+    if serving is None or serving.revision == key.name:
+        return None
+    found = await world.kube.get(Key("ModelRevision", key.namespace, serving.revision))
+    parsed = parse(found) if found is not None else None
+    return parsed if isinstance(parsed, ModelRevision) else None
+
+
+async def _newest_job(world: World, key: Key) -> JobSeen | None:
+    jobs = await world.kube.list("Job", namespace=key.namespace, labels={LABEL_REVISION: key.name})
+    if not jobs:
+        return None
+    job = max(jobs, key=attempt_of)
+    name = job["metadata"]["name"]
+    pods = await world.kube.list("Pod", namespace=key.namespace, labels={LABEL_JOB_NAME: name})
+    return job_seen(job, pods[0] if pods else None)
+
+
+def attempt_of(job: Manifest) -> int:
+    """Read the attempt's number from a Job's name, `<revision>-train-<attempt>`."""
+    return int(job["metadata"]["name"].rpartition("-")[2])
+
+
+def has_ended(job: Manifest) -> bool:
+    """Tell whether a Job is Complete or Failed."""
+    return _ended(job) is not None
+
+
+def _ended(job: Manifest) -> Manifest | None:
+    conditions = (job.get("status") or {}).get("conditions", ())
+    return next((c for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None)
+
+
+def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
+    """Read a Job and its pod as the decisions take them."""
+    ended, status = _ended(job), job.get("status") or {}
+    outcome = "Running"
+    if ended is not None:
+        lost = ended.get("reason") in LOST_REASONS
+        outcome = "Succeeded" if ended["type"] == "Complete" else "Lost" if lost else "Failed"
+    pod_status = (pod or {}).get("status") or {}
+    states = [*pod_status.get("initContainerStatuses", ()), *pod_status.get("containerStatuses", ())]
+    return JobSeen(
+        name=job["metadata"]["name"],
+        attempt=attempt_of(job),
+        outcome=outcome,
+        started_at=status.get("startTime", ""),
+        finished_at=(status.get("completionTime") or (ended or {}).get("lastTransitionTime") or "")
+        if ended
+        else "",
+        message=redact(str((ended or {}).get("message", "")))[:TEXT_MOST],
+        steps=tuple(_step(s) for s in states),
+    )
+
+
+def _step(status: Manifest) -> StepSeen:
+    state = status.get("state") or {}
+    name = status["name"]
+    if "terminated" in state:
+        ended = state["terminated"]
+        said = str(ended.get("message", ""))
+        return StepSeen(
+            name=name,
+            state="Terminated",
+            exit_code=int(ended["exitCode"]),
+            started_at=ended.get("startedAt", ""),
+            termination=None if name == "train" else parse_termination(said),
+            text=redact(said)[:TEXT_MOST],
+        )
+    if "running" in state:
+        return StepSeen(name=name, state="Running", started_at=state["running"].get("startedAt", ""))
+    return StepSeen(name=name, state="Waiting")
+
+
+def parse_termination(text: str) -> Termination | None:
+    """Read what one of our containers said last; None when it is not in the format."""
+    try:
+        return Termination.model_validate_json(text[:4096])
+    except ValidationError:
+        return None
+
+
+async def _report(world: World, parsed: ModelRevision, job: JobSeen | None) -> Report | Unknown | Refused | None:
+    """Fetch the full report of a Job that succeeded, unless it was taken in already."""
+    if job is None or job.outcome != "Succeeded":
+        return None
+    said = next((s.termination for s in job.steps if s.name == "evaluate"), None)
+    if said is None or not said.run or not said.sha256:
+        return Refused(
+            "ReportInvalid", f"Job {job.name} succeeded but its last step did not say where the report is"
+        )
+    evidence = parsed.status.evidence
+    if evidence is not None and evidence.report == said.sha256:
+        return None
+    try:
+        data = await world.registry.read_artifact(said.run, "mainspring/report.json", REPORT_MAX_BYTES)
+    except NotFound as error:
+        return Refused("ReportInvalid", f"the report of Job {job.name} is not in run {said.run}: {error.message}")
+    except ClientError as error:
+        return Unknown(error.reason, error.message)
+    return read_report(data, said, parsed.metadata.name)
+
+
+def read_report(data: bytes, said: Termination, revision: str) -> Report | Refused:
+    """Parse a report: hostile text until its digest, its form and whom it speaks of are what they must be."""
+    found = sha256(data)
+    if found != said.sha256:
+        return Refused("ReportInvalid", f"the report has digest {found[:19]}, the Job said {said.sha256[:19]}")
+    try:
+        report = Report.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(p) for p in first["loc"])
+        return Refused("ReportInvalid", f"the report cannot be read: {where}: {first['msg']}")
+    except json.JSONDecodeError:
+        return Refused("ReportInvalid", "the report is not JSON")
+    if report.revision != revision or report.run != said.run:
+        return Refused("ReportInvalid", f"the report speaks of {report.revision[:60]}, not of {revision}")
+    return report

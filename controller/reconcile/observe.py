@@ -1,0 +1,285 @@
+"""Reads the world, once per round, into what the decisions take: clients → `ModelSeen`, `RepositorySeen`.
+
+What could not be read becomes Unknown or Refused inside; only when the object store itself does not answer is
+there nobody to tell, and the error goes up to the queue.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from controller.api.base import seconds
+from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
+from controller.api.meta import (
+    ANNOTATION_REQUESTED_AT,
+    ANNOTATION_SOURCE_COMMIT,
+    LABEL_MODEL,
+    LABEL_REPOSITORY,
+    LABEL_REVISION,
+    Key,
+    Manifest,
+)
+from controller.api.modelrevision import PinnedData
+from controller.api.hashes import files_digest
+from controller.api.modelspec import Ref
+from controller.api.validation import Checked, check_text
+from controller.clients.errors import ClientError, Denied, NotFound
+from controller.clients.git_types import GitRef, Head, TreeEntry
+from controller.plan.observed import (
+    Counters,
+    DeploymentSeen,
+    ModelSeen,
+    RepositorySeen,
+    SourceSeen,
+)
+from controller.plan.revision import registry_name
+from controller.plan.selection import is_our_yaml, may_be_our_yaml, select, unmatched
+from controller.plan.verdict import Refused, Unknown
+from controller.reconcile.jobs import has_ended
+from controller.reconcile.world import World
+
+_OURS: dict[str, bool] = {}
+"""Blob → whether it is our own YAML; a blob never changes. Bounded by `_OURS_MOST`."""
+_OURS_MOST = 100_000
+YAML_LIMIT = 262_144
+
+
+async def model(world: World, key: Key) -> ModelSeen | None:
+    """Read everything about one ModelSpec; None when it is gone."""
+    manifest = await world.kube.get(key)
+    if manifest is None:
+        return None
+    parsed = parse(manifest)
+    if isinstance(parsed, tuple):
+        nothing = Unknown("InvalidSpec", "the ModelSpec cannot be read")
+        return ModelSeen(manifest=manifest, model=None, errors=parsed, source=nothing, ledger=nothing)
+    assert isinstance(parsed, ModelSpec)
+    labels = {LABEL_MODEL: key.name}
+    namespace = key.namespace
+    revisions = await world.kube.list("ModelRevision", namespace=namespace, labels=labels)
+    jobs = await world.kube.list("Job", namespace=namespace, labels=labels)
+    deployments = await world.kube.list("Deployment", namespace=namespace, labels=labels)
+    services = await world.kube.list("Service", namespace=namespace, labels=labels)
+    route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
+    suspended = parsed.spec.suspend
+    environment = parsed.spec.environment or namespace
+    return ModelSeen(
+        manifest=manifest,
+        model=parsed,
+        source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
+        revisions=_typed_revisions(revisions),
+        running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
+        ledger=await world.ledger.read(registry_name(parsed), environment),
+        deployments={d["metadata"]["name"]: _deployment(d) for d in deployments},
+        services=frozenset(s["metadata"]["name"] for s in services),
+        route=_weights(route),
+        traffic=await _traffic(world, parsed),
+        aliases=await world.ledger.aliases(registry_name(parsed)),
+        url=world.url_of(namespace, key.name),
+        tracking_uri=world.settings.tracking_uri,
+        local=world.settings.local,
+    )
+
+
+def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
+    typed = (parse(m) for m in found)
+    return {r.metadata.name: r for r in typed if isinstance(r, ModelRevision)}
+
+
+def _deployment(manifest: Manifest) -> DeploymentSeen:
+    status = manifest.get("status") or {}
+    stuck = next((c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {})
+    return DeploymentSeen(
+        name=manifest["metadata"]["name"],
+        revision=manifest["metadata"]["labels"][LABEL_REVISION],
+        replicas=manifest["spec"]["replicas"],
+        ready=status.get("readyReplicas", 0),
+        message=stuck.get("message", ""),
+    )
+
+
+def _weights(route: Manifest | None) -> dict[str, int] | None:
+    if route is None:
+        return None
+    return {b["name"]: b["weight"] for rule in route["spec"]["rules"] for b in rule["backendRefs"]}
+
+
+async def _traffic(world: World, parsed: ModelSpec) -> Counters | Unknown:
+    challenger = parsed.status.challenger
+    if challenger is None or challenger.stage not in ("Starting", "Canary"):
+        return {}
+    labels = {LABEL_MODEL: parsed.metadata.name, LABEL_REVISION: challenger.revision}
+    pods = await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
+    servers = [p for p in pods if "mainspring.dev/deployment" in p["metadata"]["labels"] and _is_ready(p)]
+    try:
+        return await world.telemetry.counters(servers)
+    except ClientError as error:
+        return Unknown(error.reason, error.message)
+
+
+def _is_ready(pod: Manifest) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+async def source(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refused:
+    """Resolve the commit that a ModelSpec asks for, and what it selects of it."""
+    try:
+        head, label = await _head(world, parsed)
+        return await _selected(world, parsed, head, label)
+    except Denied as error:
+        return Refused(error.reason, error.message)
+    except ClientError as error:
+        return Unknown(error.reason, error.message)
+
+
+async def _head(world: World, parsed: ModelSpec) -> tuple[Head, str]:
+    wanted = parsed.spec.source
+    ref, timeout_s = git_ref(wanted.ref), seconds(wanted.timeout)
+    stamped = await _stamped_commit(world, parsed)
+    if stamped:
+        ref = GitRef(commit=stamped)
+    asked = parsed.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+    if asked and asked != parsed.status.requested_at and not stamped:
+        head = await world.git.refresh(wanted.url, ref, timeout_s=timeout_s)
+    else:
+        age_s = 86_400.0 if stamped else seconds(wanted.interval)
+        head = await world.git.resolve(wanted.url, ref, max_age_s=age_s, timeout_s=timeout_s)
+    return head, revision_label(wanted.ref, head.commit)
+
+
+async def _stamped_commit(world: World, parsed: ModelSpec) -> str:
+    """Return the commit that a ModelRepository of the same URL and ref stamped: code and spec never race."""
+    owner = parsed.metadata.labels.get(LABEL_REPOSITORY)
+    commit = parsed.metadata.annotations.get(ANNOTATION_SOURCE_COMMIT, "")
+    if not owner or not commit:
+        return ""
+    found = await world.kube.get(Key("ModelRepository", parsed.metadata.namespace, owner))
+    repository = parse(found) if found is not None else None
+    if not isinstance(repository, ModelRepository):
+        return ""
+    same = repository.spec.url == parsed.spec.source.url and repository.spec.ref == parsed.spec.source.ref
+    return commit if same else ""
+
+
+def git_ref(ref: Ref) -> GitRef:
+    """Translate a ref of the language into the Git client's."""
+    return GitRef(branch=ref.branch, tag=ref.tag, name=ref.name, commit=ref.commit)
+
+
+def revision_label(ref: Ref, commit: str) -> str:
+    """Write a commit with its ref, as Flux does: `main@sha1:<40 hex>`."""
+    algorithm = "sha1" if len(commit) == 40 else "sha256"
+    return f"{algorithm}:{commit}" if ref.commit else f"{ref}@{algorithm}:{commit}"
+
+
+async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> SourceSeen | Refused:
+    url, spec = parsed.spec.source.url, parsed.spec
+    entries = await world.git.files(url, head.commit)
+    by_path = {e.path: e for e in entries}
+    data: list[PinnedData] = []
+    for dataset in spec.data:
+        if dataset.path is None:
+            data.append(PinnedData(name=dataset.name, uri=dataset.uri, digest=dataset.digest or ""))
+            continue
+        entry = by_path.get(dataset.path)
+        if entry is None:
+            return _missing(f"dataset {dataset.name}: {dataset.path}", dataset.path, by_path, label)
+        if entry.mode not in ("100644", "100755"):
+            message = f"dataset {dataset.name}: {dataset.path} at {label} is a link or a submodule, not a file"
+            return Refused("PathNotAllowed", message)
+        data.append(PinnedData(name=dataset.name, path=dataset.path, digest=f"gitblob:{entry.blob}"))
+    lines = [(e.mode, e.path, e.blob) for e in entries]
+    if lost := unmatched(lines, spec.source.paths):
+        return _missing(f"source.paths: {lost[0]}", lost[0], by_path, label)
+    ours = await _our_yaml(world, url, head.commit, entries)
+    datasets = {d.path for d in spec.data if d.path is not None}
+    chosen = select(lines, spec.source.paths, exclude=frozenset(ours | datasets))
+    if not chosen:
+        return Refused("PathNotFound", f"source.paths selects no file of {label}")
+    return SourceSeen(
+        commit=head.commit,
+        label=label,
+        author=head.author,
+        subject=head.subject,
+        files=files_digest(chosen),
+        data=tuple(data),
+    )
+
+
+def _missing(what: str, path: str, by_path: dict[str, TreeEntry], label: str) -> Refused:
+    near = get_close_matches(path, by_path, n=3)
+    hint = f"; the nearest are {', '.join(near)}" if near else ""
+    return Refused("PathNotFound", f"{what} is not in {label}{hint}")
+
+
+async def _our_yaml(world: World, url: str, commit: str, entries: tuple[TreeEntry, ...]) -> set[str]:
+    """Find the files that are our own YAML: they configure and are no code."""
+    suspects = [e for e in entries if e.mode in ("100644", "100755") and may_be_our_yaml(e.path, e.size)]
+    unknown = [e for e in suspects if e.blob not in _OURS]
+    if unknown:
+        texts = await world.git.read_many(url, commit, [e.path for e in unknown], limit=2 * YAML_LIMIT * 2)
+        if len(_OURS) > _OURS_MOST:
+            _OURS.clear()
+        for entry in unknown:
+            _OURS[entry.blob] = is_our_yaml(texts[entry.path].decode("utf-8", "replace"))
+    return {e.path for e in suspects if _OURS[e.blob]}
+
+
+async def repository(world: World, key: Key) -> RepositorySeen | None:
+    """Read everything about one ModelRepository; None when it is gone."""
+    manifest = await world.kube.get(key)
+    if manifest is None:
+        return None
+    parsed = parse(manifest)
+    if isinstance(parsed, tuple):
+        return RepositorySeen(manifest=manifest, repository=None, errors=parsed)
+    assert isinstance(parsed, ModelRepository)
+    objects = await world.kube.list("ModelSpec", namespace=key.namespace)
+    if parsed.spec.suspend:
+        return RepositorySeen(manifest=manifest, repository=parsed, objects=objects)
+    spec = parsed.spec
+    try:
+        asked = parsed.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
+        ref, timeout_s = git_ref(spec.ref), seconds(spec.timeout)
+        if asked and asked != parsed.status.requested_at:
+            head = await world.git.refresh(spec.url, ref, timeout_s=timeout_s)
+        else:
+            head = await world.git.resolve(spec.url, ref, max_age_s=seconds(spec.interval), timeout_s=timeout_s)
+        files = await _spec_files(world, spec.url, head.commit, spec.path)
+    except ClientError as error:
+        problem = Refused if isinstance(error, Denied) else Unknown
+        return RepositorySeen(
+            manifest=manifest, repository=parsed, objects=objects, problem=problem(error.reason, error.message)
+        )
+    return RepositorySeen(
+        manifest=manifest,
+        repository=parsed,
+        commit=head.commit,
+        label=revision_label(spec.ref, head.commit),
+        author=head.author,
+        subject=head.subject,
+        files=files,
+        objects=objects,
+    )
+
+
+async def _spec_files(world: World, url: str, commit: str, path: str) -> tuple[Checked, ...]:
+    entries = await world.git.files(url, commit)
+    prefix = "" if path == "." else f"{path.rstrip('/')}/"
+    below = [e for e in entries if e.path.startswith(prefix)]
+    if prefix and not below:
+        if any(e.path == path.rstrip("/") for e in entries):
+            raise Denied(f"{path} is a file or a link, not a directory", reason="PathNotAllowed")
+        raise NotFound(f"{path} is not a directory of commit {commit[:7]}", reason="PathNotFound")
+    yaml = [e for e in below if e.path.lower().endswith((".yaml", ".yml")) and e.mode in ("100644", "100755")]
+    small = [e for e in yaml if e.size <= YAML_LIMIT]
+    texts = await world.git.read_many(url, commit, [e.path for e in small], limit=YAML_LIMIT)
+    checked = [check_text(texts[e.path], e.path) for e in small if _mentions_us(texts[e.path])]
+    large = [check_text(b" " * (YAML_LIMIT + 1), e.path) for e in yaml if e.size > YAML_LIMIT]
+    return tuple(sorted([*checked, *large], key=lambda c: c.file))
+
+
+def _mentions_us(text: bytes) -> bool:
+    """Tell whether a file may hold objects of ours; other YAML of a repository is nobody's error here."""
+    return b"mainspring.dev" in text
