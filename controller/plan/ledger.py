@@ -38,7 +38,7 @@ class Ledger:
     entries: tuple[LedgerEntry, ...] = ()
     """The valid ones, in order."""
     champion: LedgerEntry | None = None
-    """The entry that made the champion; its fields `champion` and `champion_artifact` name it, empty for none."""
+    """The entry that made the champion; its field `champion` names it, empty for none; see `newest`."""
     admitted: Mapping[str, LedgerEntry] = field(default_factory=dict)
     """Revision → its last Admitted entry."""
     rejected: Mapping[str, LedgerEntry] = field(default_factory=dict)
@@ -54,24 +54,29 @@ class Ledger:
     head: str = ""
     """`prev` of the next entry."""
 
+    def newest(self, revision: str) -> LedgerEntry | None:
+        """Find the newest entry that says where the revision's artifact is: Promoted, else Admitted."""
+        own = [e for e in reversed(self.entries) if e.revision == revision]
+        return next((e for e in own if e.kind == "Promoted"), None) or self.admitted.get(revision)
 
-def read_chain(entries: Sequence[VerifiedOrProblem], *, registry: str, environment: str, known: int = 0) -> Ledger:
+
+def read_chain(entries: Sequence[VerifiedOrProblem], *, name: str, environment: str, known: int = 0) -> Ledger:
     """Decide which entries count.
 
-    An entry counts if it is stored under its own number, names this registry and environment, and its `prev` is the
-    digest of the last entry that counts. After entries that are lost or damaged the next signed one counts
+    An entry counts if it is stored under its own number, names this model and environment, and its `prev` is
+    the digest of the last entry that counts. After entries that are lost or damaged the next signed one counts
     too, with a report: otherwise whoever can damage one entry could take back every later decision.
 
     Args:
         entries: as stored, the one with number 1 first; a `Problem` holds the place of what cannot be read.
-        registry: name of the registered model.
+        name: name of the registered model.
         environment: environment of the model.
         known: entries that counted when the ledger was last read; fewer now is reported.
     """
     problems: list[str] = []
     signed: dict[int, tuple[LedgerEntry, str]] = {}
     for slot, entry in enumerate(entries, start=1):
-        found = _own(entry, registry, environment)
+        found = _own(entry, name, environment)
         if isinstance(found, str):
             problems.append(f"Ledger entry {slot} is ignored: {found}.")
         elif found[0].seq in signed:
@@ -98,7 +103,7 @@ def read_chain(entries: Sequence[VerifiedOrProblem], *, registry: str, environme
     )
 
 
-def _own(entry: VerifiedOrProblem, registry: str, environment: str) -> tuple[LedgerEntry, str] | str:
+def _own(entry: VerifiedOrProblem, name: str, environment: str) -> tuple[LedgerEntry, str] | str:
     """Return the entry and its digest, or why it is not one of this chain."""
     if isinstance(entry, Problem):
         return entry.message
@@ -106,8 +111,8 @@ def _own(entry: VerifiedOrProblem, registry: str, environment: str) -> tuple[Led
         parsed = parse_entry(entry.payload)
     except ValueError as e:
         return str(e)
-    if (parsed.registry, parsed.environment) != (registry, environment):
-        return f"it belongs to {parsed.registry} in {parsed.environment}, not to {registry} in {environment}"
+    if (parsed.name, parsed.environment) != (name, environment):
+        return f"it belongs to {parsed.name} in {parsed.environment}, not to {name} in {environment}"
     return parsed, chain_digest(entry.payload)
 
 
