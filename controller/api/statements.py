@@ -62,7 +62,7 @@ class LedgerEntry(Lenient):
     champion: Word = ""
     """The revision that is champion after this entry; empty for none."""
     champion_digest: Word = ""
-    """Digest of the champion's artifact: the one compared with (Admitted, Rejected), or the one that serves now."""
+    """Digest of the champion's artifact: the one it was compared with, or the one that serves now."""
     gate_hash: Word = ""
     """Hash of the gates that judged."""
     gates: Annotated[tuple[GateVerdict, ...], Field(max_length=128)] = ()
