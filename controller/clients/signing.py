@@ -1,8 +1,8 @@
 """DSSE envelopes with ed25519: what the controller signs, and whose signatures it believes.
 
-Follows the DSSE protocol 1.0 (github.com/secure-systems-lab/dsse): the signature covers the payload and its type, and
-the payload is used only as the very bytes that were verified.  A private key never leaves this module, is never
-written but to its own file, and never appears in a message.  Verifying needs no private key.
+Follows the DSSE protocol 1.0 (github.com/secure-systems-lab/dsse): the signature covers the payload and its type,
+and the payload is used only as the very bytes that were verified.  A private key never leaves this module, is
+never written but to its own file, and never appears in a message.  Verifying needs no private key.
 """
 
 from __future__ import annotations
@@ -108,26 +108,24 @@ class Verifier:
     def open(self, envelope: bytes, payload_type: str) -> Opened:
         """Verify an envelope and return its payload.
 
-        The `keyid` in the envelope is only a hint and decides nothing; further signatures, whoever made them, do no
-        harm.
+        A signature counts for the key that its `keyid` names, and no other; further signatures do no harm.
 
         Raises:
-            Denied: EnvelopeMalformed, KeyUnknown (no signature by a trusted key) or SignatureInvalid (a trusted key
-                is named, but its signature does not fit the payload).
+            Denied: EnvelopeMalformed, KeyUnknown (no signature names a trusted key) or SignatureInvalid (one does,
+                but does not fit the payload).
         """
         payload, kind, signatures = _parse(envelope)
         if kind != payload_type:
             raise _malformed(f"its payload is a {kind[:80]!r}, {payload_type} was expected")
         message = pae(kind, payload)
-        for _, signature in signatures:
-            for name, key in self._keys.items():
-                with contextlib.suppress(InvalidSignature):  # the next key may fit; none is reported below
-                    key.verify(signature, message)
-                    return Opened(payload, kind, name)
-        named = [hint for hint, _ in signatures if hint in self._keys]
+        named = [(name, signature) for name, signature in signatures if name in self._keys]
+        for name, signature in named:
+            with contextlib.suppress(InvalidSignature):  # the next one may fit; that none does is reported below
+                self._keys[name].verify(signature, message)
+                return Opened(payload, kind, name)
         if named:
             raise Denied(
-                f"the signature by key {named[0][:12]} does not fit: the content was changed after it was signed",
+                f"the signature by key {named[0][0][:12]} does not fit: the content was changed after it was signed",
                 reason="SignatureInvalid",
             )
         hints = ", ".join(hint[:12] or "a key without name" for hint, _ in signatures)
@@ -170,9 +168,10 @@ def _parse(envelope: bytes) -> tuple[bytes, str, list[tuple[str, bytes]]]:
         raise _malformed(f"signatures must be a list of 1 to {SIGNATURES_MAX}")
     signatures = []
     for entry in listed:
-        if not isinstance(entry, dict) or not isinstance(entry.get("keyid", ""), str):
+        name = entry.get("keyid") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(name, str):
             raise _malformed("a signature is not an object with a keyid")
-        signatures.append((entry.get("keyid", ""), _base64(entry.get("sig"), "a signature")))
+        signatures.append((name, _base64(entry.get("sig"), "a signature")))
     return _base64(outer.get("payload"), "the payload"), kind, signatures
 
 
@@ -226,10 +225,10 @@ def _write_new(path: Path, key: Ed25519PrivateKey) -> None:
 
 def _read_private(path: Path) -> Ed25519PrivateKey:
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    if mode & 0o027:  # the group may read: that is how a Secret is mounted for a process that is not root
         raise Denied(
-            f"the signing key {path} has mode {mode:04o}, so others may read it: run `chmod 600 {path}`, or make a "
-            "new key if somebody may have copied it",
+            f"the signing key {path} has mode {mode:04o}, so others may read or change it: run `chmod 600 {path}`, "
+            "or make a new key if somebody may have copied it",
             reason="KeyFileExposed",
         )
     try:
