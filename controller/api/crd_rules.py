@@ -1,0 +1,204 @@
+"""CEL rules of the CRDs: each says to the API server what a validator of our models says to `validate`.
+
+Keyed by the name of the model (rules on the object) or of model and field (rules on the field).  What CEL cannot
+say is listed in `NOT_IN_CRD` with the reason; on a cluster such an object becomes Stalled(InvalidSpec).  A
+validator that is in neither table fails a test.  Never a rule without `has()` for a field that may be absent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN
+from controller.api.metrics import METRICS
+from controller.api.modelspec import FORBIDDEN_ENV
+
+Rule = tuple[str, str]
+"""(CEL expression, message)."""
+
+
+def _quoted(names: list[str]) -> str:
+    return "[" + ", ".join(f"'{n}'" for n in names) + "]"
+
+
+def _any(fields: tuple[str, ...]) -> str:
+    return " || ".join(f"has(self.{f})" for f in fields)
+
+
+def _between(low: str, high: str) -> Rule:
+    return (
+        f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
+        f"must be between {low} and {high}",
+    )
+
+
+_OF_COLUMN: Final = ("type", "maxNullFraction", "min", "max", "unique", "maxAge")
+_OF_TABLE: Final = ("schema", "minRows", "maxChange")
+_CLASSIFICATION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Classification"])
+_REGRESSION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Regression"])
+
+
+def _path(subject: str) -> Rule:
+    """Relative, normal, not inside `.git`; a `/` at the end is accepted where the model accepts it."""
+    return (
+        f"!{subject}.startsWith('/') && !{subject}.contains('//') && "
+        f"!{subject}.matches('(^|/)([.]|[.][.]|[.][gG][iI][tT])(/|$)')",
+        "must be a relative path without '..', '.', '//' and .git",
+    )
+
+
+_URL: Final[tuple[Rule, ...]] = (
+    ("self.matches('^((https|http|ssh|file)://[^-]|/|[^-/:@]+@[^:/]+:)')", "must be https://… or ssh://…"),
+    ("!self.matches('://[^/@]*:[^/@]*@')", "must not contain a password; put it into a Secret"),
+    ("!self.matches('^(https|http)://[^/]*@')", "must not contain credentials; put them into a Secret"),
+    ("!self.matches('[?#\\\\s]')", "must not contain a space, '?' or '#'"),
+)
+
+OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
+    "ModelSpec": (
+        (f"self.metadata.name.size() <= {MODEL_NAME_MAX}", f"the name has at most {MODEL_NAME_MAX} characters"),
+        (
+            f"self.metadata.name.matches('{MODEL_NAME_PATTERN}')",
+            "the name has lower-case letters, digits and -, and starts with a letter",
+        ),
+    ),
+    "ModelRevision": (
+        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
+        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
+    ),
+    "ModelRepository": (
+        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
+        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
+    ),
+    "ModelRevisionSpec": (("self == oldSelf", "a ModelRevision never changes; other inputs are another one"),),
+    "Ref": (
+        (
+            "[has(self.branch), has(self.tag), has(self.name), has(self.commit)].filter(x, x).size() == 1",
+            "exactly one of branch, tag, name, commit must be set",
+        ),
+    ),
+    "Dataset": (
+        ("has(self.path) != has(self.uri)", "exactly one of path and uri must be set"),
+        (
+            "!has(self.uri) || has(self.digest)",
+            "uri needs digest: without it nobody knows which data the model learned from",
+        ),
+        ("!has(self.path) || !has(self.digest)", "digest belongs to uri; a file in the repository has Git's own"),
+        (
+            "!has(self.path) || (" + _path("self.path")[0] + " && !self.path.endsWith('/'))",
+            "path: " + _path("")[1],
+        ),
+    ),
+    "Holdout": (
+        (
+            "self.by != 'Group' || has(self.column)",
+            "by: Group needs column, the column whose equal values stay together",
+        ),
+        (
+            "self.by != 'Random' || !has(self.column)",
+            "by: Random takes no column; the id of a row is columns.id",
+        ),
+    ),
+    "Check": (
+        (f"!({_any(_OF_COLUMN)}) || has(self.column)", f"{', '.join(_OF_COLUMN)} need column"),
+        ("!has(self.min) || !has(self.max) || self.min <= self.max", "min is above max"),
+    ),
+    "Gate": (
+        (
+            "[has(self.min) || has(self.max), has(self.champion), has(self.probe)].filter(x, x).size() == 1",
+            "set exactly one of min/max, champion, probe",
+        ),
+        ("has(self.probe) || has(self.metric)", "the gate needs metric"),
+        ("!has(self.probe) || !has(self.metric)", "probe takes no metric"),
+        ("!has(self.min) || !has(self.max) || self.min <= self.max", "min is above max"),
+    ),
+    "Analysis": (
+        (
+            "self.metric != 'request-error-rate' || (has(self.max) && !has(self.maxDuration))",
+            "request-error-rate takes max",
+        ),
+        (
+            "self.metric != 'request-duration-p95' || (has(self.maxDuration) && !has(self.max))",
+            "request-duration-p95 takes maxDuration",
+        ),
+    ),
+    "ModelSpecSpec": (
+        (
+            "self.data[0].name != 'holdout'",
+            "the first dataset is the one to learn from and cannot be named holdout",
+        ),
+        (
+            "self.holdout.by != 'Time' || has(self.holdout.column) || has(self.columns.time)",
+            "holdout.by: Time needs columns.time or holdout.column",
+        ),
+        (
+            f"!has(self.gates) || !(self.gates.exists(g, has(g.metric) && g.metric in {_CLASSIFICATION}) "
+            f"&& self.gates.exists(g, has(g.metric) && g.metric in {_REGRESSION}))",
+            "gates mix metrics of classification and regression",
+        ),
+    ),
+}
+"""Rules on whole objects, by the name of the model."""
+
+FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
+    ("Source", "url"): _URL,
+    ("Source", "interval"): (_between("1s", "86400s"),),
+    ("Source", "timeout"): (_between("1s", "86400s"),),
+    ("Source", "paths"): (("self.all(p, " + _path("p")[0] + ")", "each " + _path("")[1]),),
+    ("ModelRepositorySpec", "url"): _URL,
+    ("ModelRepositorySpec", "path"): (("self == '.' || (" + _path("self")[0] + ")", _path("")[1]),),
+    ("ModelRepositorySpec", "interval"): (_between("1s", "86400s"),),
+    ("ModelRepositorySpec", "timeout"): (_between("1s", "86400s"),),
+    ("EnvVar", "name"): (
+        (
+            f"!self.startsWith('MAINSPRING_') && !(self in {_quoted(sorted(FORBIDDEN_ENV))})",
+            "is set by Mainspring and cannot be changed",
+        ),
+    ),
+    ("Canary", "stepWeights"): (
+        (
+            "self.isSorted() && self.all(x, self.filter(y, y == x).size() == 1)",
+            "stepWeights must grow from step to step",
+        ),
+    ),
+    ("Canary", "interval"): (_between("1s", "604800s"),),
+}
+"""Rules on single fields, by the names of model and field."""
+
+REQUIRED_ONE_OF: Final[dict[str, tuple[tuple[dict[str, Any], ...], ...]]] = {
+    "Check": (
+        tuple({"required": [name]} for name in (*_OF_COLUMN, "allowed", *_OF_TABLE)),
+        ({"required": ["column"]}, {"not": {"required": ["allowed"]}}),
+    )
+}
+"""Choices of which one must hold, in OpenAPI: CEL cannot see `allowed`, whose entries have no single type."""
+
+ENUMS: Final[dict[tuple[str, str], tuple[str, ...]]] = {("Gate", "metric"): tuple(METRICS)}
+"""Fields whose values come from a table of ours."""
+
+NAMED_LISTS: Final = frozenset(
+    {
+        ("ModelSpecSpec", "data"),
+        ("ModelSpecSpec", "checks"),
+        ("ModelSpecSpec", "gates"),
+        ("Training", "env"),
+        ("Canary", "analysis"),
+        ("ModelRevisionSpec", "data"),
+    }
+)
+"""Lists whose entries have a unique `name`: the API server merges them by it and refuses doubles."""
+
+NOT_IN_CRD: Final[dict[str, str]] = {
+    "Ref": "the finer rules of `git check-ref-format` for branch, tag and name",
+    "Source.url": "hosts, users and escapes inside a URL",
+    "ModelRepositorySpec.url": "hosts, users and escapes inside a URL",
+    "Columns.positive": "a scalar of four types has no type in a structural schema; a list would be accepted",
+    "Check.allowed": "entries of four types, likewise",
+    "YAML": "anchors, doubles and unquoted scalars are gone once an object is JSON",
+}
+"""What only `validate` and the controller say, not the API server."""
+
+
+def cel(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+    """Write rules as `x-kubernetes-validations`."""
+    return [{"rule": rule, "message": message} for rule, message in rules]
