@@ -273,9 +273,8 @@ class Store:
             raise rules.invalid(str(key_of(row.body)), ["spec: this object has none"])
         after = rules.plain(merge_patch(before, patch), "")
         written, removed = changes(before, after)
-        touched = union(written, removed)
         foreign = union(subtract(row.foreign, removed), written)
-        return self._update(row, after, applied=subtract(row.applied, touched), foreign=foreign)
+        return self._update(row, after, applied=row.applied, foreign=foreign)
 
     def _update(self, row: Row, after: Manifest, *, applied: Fields, foreign: Fields) -> Manifest:
         body = self._admit(rules.assemble(row.body, rules.content(after)))

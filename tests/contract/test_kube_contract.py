@@ -198,6 +198,14 @@ async def test_apply_keeps_a_value_that_another_writer_changed_after_the_field_i
     assert second["metadata"]["annotations"] == {"example.com/note": "theirs"}
 
 
+async def test_apply_removes_a_value_that_it_took_over_and_gives_up(kube, namespace):
+    first = await kube.apply(config(namespace))
+    await kube.annotate(key_of(first), {"example.com/note": "theirs"})
+    await kube.apply(config(namespace, annotations={"example.com/note": "mine"}))
+    third = await kube.apply(config(namespace))
+    assert "example.com/note" not in third["metadata"].get("annotations", {})
+
+
 async def test_apply_that_changes_nothing_leaves_version_and_generation(kube, namespace):
     first = await kube.apply(config(namespace, labels={"team": "x"}))
     again = await kube.apply(config(namespace, labels={"team": "x"}))

@@ -179,6 +179,26 @@ async def test_a_removed_section_takes_its_defaults_along():
     store.close()
 
 
+async def test_a_default_that_was_also_given_goes_with_the_last_apply():
+    def default(manifest):
+        if "schedule" in manifest["spec"]:
+            manifest["spec"].setdefault("timeZone", "UTC")
+        return manifest
+
+    store = Store.open(":memory:", default=default)
+    await store.apply(repository(schedule="@daily"))
+    await store.apply(repository(schedule="@daily", timeZone="UTC"))
+    assert (await store.apply(repository()))["spec"] == repository()["spec"]
+    store.close()
+
+
+async def test_true_is_not_one(store):
+    await store.apply(repository(prune=1))
+    changed = await store.apply(repository(prune=True))
+    assert changed["spec"]["prune"] is True
+    assert changed["metadata"]["generation"] == 2
+
+
 async def test_only_the_newest_events_about_one_object_are_kept(store):
     for number in range(EVENTS_KEPT + 5):
         await store.create(event(number))
@@ -276,15 +296,16 @@ async def test_a_conflict_says_which_version_is_present(store):
 async def test_a_watch_that_slept_through_forgotten_deletions_still_tells_of_them(store):
     await store.create(config("early"))
     events = store.watch(["ConfigMap"])
-    assert (await next_event(events)).object["metadata"]["name"] == "early"
+    early = (await next_event(events)).object
     await store.delete(Key("ConfigMap", "default", "early"))
     for number in range(KEPT_TOMBSTONES + 64):
         await store.create(config(f"n{number}"))
         await store.delete(Key("ConfigMap", "default", f"n{number}"))
-    made = await store.create(config("early", {"level": "2"}))
+    await store.create(config("early", {"level": "2"}))
+    await store.delete(key_of(early))
+    made = await store.create(config("early", {"level": "3"}))
     told = [await next_event(events) for _ in range(2)]
-    assert [item.type for item in told] == ["Deleted", "Added"]
-    assert told[1].object == made
+    assert [(item.type, item.object) for item in told] == [("Deleted", early), ("Added", made)]
 
 
 async def test_a_closed_store_is_unavailable():
