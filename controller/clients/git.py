@@ -275,7 +275,7 @@ def _repository(mirror: Mirror, timeout_s: float) -> Iterator[git.Repo]:
             repo.odb = reader  # type: ignore[assignment]  # it has the two methods that objects use
             yield repo
             repo.close()
-        except (ObjectMissing, git.exc.InvalidGitRepositoryError, git.exc.BadObject) as error:
+        except (ObjectMissing, git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError) as error:
             message = f"the mirror of {mirror.shown_url} lacks an object: {redact(str(error), limit=100)}"
             raise Unavailable(message, reason="GitCorrupt") from None
 

@@ -62,15 +62,21 @@ class CatFile:
         self._open: Stream | None = None
         self._late = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            git_process.command(["cat-file", "--batch"]),
-            env=git_process.environment(home, git_dir=git_dir),
-            cwd=git_dir,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                git_process.command(["cat-file", "--batch"]),
+                env=git_process.environment(home, git_dir=git_dir),
+                cwd=git_dir,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise Unavailable(
+                f"the mirror of {shown} cannot be opened: {error.strerror}", reason="GitCorrupt"
+            ) from None
         self._timer = threading.Timer(timeout_s, self._expire)
         self._timer.daemon = True
         self._timer.start()

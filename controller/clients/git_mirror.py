@@ -29,7 +29,7 @@ from controller.clients.redact import redact
 
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 _LIST_LIMIT = 8 * 1024**2
-_MANY_PACKS = 50
+_MANY_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +198,18 @@ class Mirror:
             max_file_bytes=self.policy.max_repo_bytes,
             keep_fds=(lock,),
         )
-        if result.code:
-            raise failure(f"fetching {self.shown_url}", result)
-        packs = list((self.path / "objects" / "pack").glob("*.pack"))
-        size = sum(pack.stat().st_size for pack in packs)
-        if size > self.policy.max_repo_bytes:
+        # A pack cut at the limit of one file leaves itself behind; git then speaks only of damage.
+        packs = list((self.path / "objects" / "pack").glob("*pack*"))
+        if sum(pack.stat().st_size for pack in packs) >= self.policy.max_repo_bytes:
             await self.drop()
             raise Denied(
-                f"{self.shown_url} has {size} bytes, more than the limit of {self.policy.max_repo_bytes}; "
+                f"{self.shown_url} has more than the limit of {self.policy.max_repo_bytes} bytes; "
                 "use a smaller repository, or keep data out of it with DVC",
                 reason="RepoTooLarge",
             )
-        if len(packs) > _MANY_PACKS:
+        if result.code:
+            raise failure(f"fetching {self.shown_url}", result)
+        if len(packs) > _MANY_FILES:
             result = await self.git(["repack", "-a", "-d", "-k", "-q"], timeout_s, keep_fds=(lock,))
             if result.code:
                 raise failure(f"packing the mirror of {self.shown_url}", result)
@@ -302,8 +302,11 @@ class Mirror:
     @asynccontextmanager
     async def _writing(self, timeout_s: float) -> AsyncIterator[int]:
         """Hold the lock between processes, with the mirror made and tidied; yields the lock's descriptor."""
-        await asyncio.to_thread(git_process.prepare_home, self.home)
-        lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            await asyncio.to_thread(git_process.prepare_home, self.home)
+            lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from None
         try:
             async with asyncio.timeout(timeout_s):
                 while not _try_lock(lock):
@@ -318,8 +321,7 @@ class Mirror:
             try:
                 await asyncio.to_thread(self._make)
             except OSError as error:
-                message = f"the mirror of {self.shown_url} cannot be made: {error.strerror}"
-                raise Unavailable(message, reason="MirrorUnusable") from None
+                raise self._unusable(error) from None
             yield lock
         finally:
             os.close(lock)
@@ -369,6 +371,12 @@ class Mirror:
                 await asyncio.to_thread(self._make)
                 self._attempt += 1
                 await self._poll(lock, timeout_s)
+
+    def _unusable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"the mirror of {self.shown_url} cannot be made: {error.strerror}; look at the cache directory",
+            reason="MirrorUnusable",
+        )
 
     def _timeout(self, what: str, timeout_s: float) -> Unavailable:
         return Unavailable(f"{self.shown_url}: {what} took longer than {timeout_s:g} s", reason="GitTimeout")

@@ -60,7 +60,6 @@ class MirrorSet:
         git_net.check_url(url, self._policy)
         key = (url, credential.digest() if credential else "")
         if key not in self._mirrors:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._mirrors[key] = Mirror(self._root, url, credential, self._policy, self._clock, self._resolver)
         return self._mirrors[key]
 
@@ -178,13 +177,20 @@ class MirrorSet:
                 raise gone(mirror, commit)
         raise failure(f"comparing {old} with {new} of {mirror.shown_url}", result)
 
+    async def _has_lost(self, mirror: Mirror) -> bool:
+        """Tell whether a commit that the last poll brought is no longer there."""
+        commits = {state.commit for state in mirror.refs.values() if state.commit}
+        return any([await self._kind(mirror, commit) != "commit" for commit in commits])
+
     async def _reading(self, mirror: Mirror, work: Callable[[], Awaitable[T]]) -> T:
         """Run a read; if the mirror is damaged, fetch it anew once and run again."""
         generation = mirror.generation
         try:
             return await work()
         except Unavailable as error:
-            if error.reason != "GitCorrupt":
+            renewed = mirror.generation != generation
+            lost = error.reason == "CommitGone" and (renewed or await self._has_lost(mirror))
+            if error.reason != "GitCorrupt" and not lost:
                 raise
         await mirror.heal(generation, self._policy.timeout_s)
         return await work()

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Scratch:
     def git(self, *args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> str:
         """Run git here and return its output."""
         done = subprocess.run(
-            ["git", *args],
+            ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *args],
             cwd=self.path,
             env={**self.env, **(env or {})},
             input=stdin,
@@ -134,11 +135,20 @@ class GitServer:
     """Smart HTTP over `git http-backend` for a directory of bare repositories, with a password or a redirect."""
 
     def __init__(
-        self, root: Path, *, user: str = "", password: str = "", redirect: str = "", status: int = 0
+        self,
+        root: Path,
+        *,
+        user: str = "",
+        password: str = "",
+        redirect: str = "",
+        status: int = 0,
+        tls: ssl.SSLContext | None = None,
+        cut_pack: int = 0,
     ) -> None:
         self.root, self.seen = root, list[Seen]()
         self.expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
-        self.redirect, self.status = redirect, status
+        self.redirect, self.status, self.cut_pack = redirect, status, cut_pack
+        self.scheme = "https" if tls else "http"
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -152,10 +162,12 @@ class GitServer:
                 """Stay silent."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/{name}"
 
     def __enter__(self) -> GitServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -205,6 +217,10 @@ class GitServer:
             request.send_header(name, value)
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
+        if self.cut_pack and b"PACK" in content:
+            request.wfile.write(content[: content.index(b"PACK") + self.cut_pack])
+            request.close_connection = True
+            return
         request.wfile.write(content)
 
 
