@@ -202,6 +202,8 @@ class Report(Lenient):
     """sha256 of every dataset's bytes."""
     profile: dict[str, Any] = Field(default_factory=dict)
     """Per feature and for predictions: counts, nulls, quantiles or frequent values; for later drift checks."""
+    notes: tuple[str, ...] = ()
+    """What was left out and why: of the comparison, of the trainer's own numbers, of the profile."""
 
 
 class Termination(Lenient):
