@@ -1,7 +1,7 @@
 """How a serving step ends: its termination message and its exit code.
 
 0 done; 3 the input is wrong, do not try again; 1 anything else.  The message goes where the kubelet reads it, or
-to the file that MAINSPRING_TERMINATION names.  Never writes more than the kubelet keeps, never a traceback in it.
+to the file that MAINSPRING_TERMINATION_LOG names.  Never writes more than the kubelet keeps, never a traceback.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Final, Literal
 
 from controller.api.reports import TERMINATION_MAX_BYTES, WRONG_INPUT, Termination
 from controller.clients.errors import ClientError, Denied, NotFound
+from controller.clients.redact import redact
 
-TERMINATION_ENV: Final = "MAINSPRING_TERMINATION"
+TERMINATION_ENV: Final = "MAINSPRING_TERMINATION_LOG"
 TERMINATION_DEFAULT: Final = "/dev/termination-log"
 
 log = logging.getLogger("mainspring.serving")
@@ -53,7 +54,7 @@ def termination_text(termination: Termination) -> str:
 
 
 def _end(name: str, outcome: Literal["Done", "Invalid", "Failed"], code: int, reason: str, message: str) -> int:
-    line = " ".join(message.split())
+    line = redact(message, limit=2000)
     if code:
         log.error("%s: %s: %s", name, reason, line)
     path = Path(os.environ.get(TERMINATION_ENV, TERMINATION_DEFAULT))
