@@ -81,6 +81,10 @@ class FetchTask(Strict):
     """The champion's datasets by path or uri, to count hold-out rows that it has seen."""
     champion_source: PinnedSource | None = None
     """Where the champion's datasets by path are."""
+    champion_columns: Columns | None = None
+    """Meaning of the columns of the champion's data; None: as `columns`."""
+    champion_holdout: Holdout | None = None
+    """How the champion's hold-out was split off; None: as `holdout`."""
     champion_rows: int | None = None
     """Rows of the champion's data, for `maxChange`."""
     artifact: ArtifactRef | None = None

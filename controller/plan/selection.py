@@ -12,6 +12,7 @@ from typing import Final
 
 import yaml
 
+from controller.api.git_rules import path_problem
 from controller.api.meta import GROUP
 
 Line = tuple[str, str, str]
@@ -45,12 +46,17 @@ def unmatched(entries: Iterable[Line], paths: tuple[str, ...]) -> tuple[str, ...
     return tuple(p for p in paths if not any(_covers(p, name) for name in names))
 
 
-def may_be_our_yaml(path: str, size: int) -> bool:
-    """Tell whether a file must be read and shown to `is_our_yaml`: by its name, and its size in bytes."""
-    return path.lower().endswith((".yaml", ".yml")) and size <= OUR_YAML_MAX_BYTES
+def may_be_our_yaml(path: str, size: int, mode: str = "100644") -> bool:
+    """Tell whether a file must be read and shown to `is_our_yaml`: by name, size in bytes and Git's mode."""
+    return (
+        path.lower().endswith((".yaml", ".yml"))
+        and size <= OUR_YAML_MAX_BYTES
+        and mode in ("100644", "100755", "100664")
+        and path_problem(path) is None
+    )
 
 
-def is_our_yaml(text: str) -> bool:
+def is_our_yaml(text: str | bytes) -> bool:
     """Tell whether every document of a YAML file has our API group, so that it configures and is no code.
 
     Documents that say nothing (comments only) are passed over; one at least must be ours. Broken YAML is not ours.

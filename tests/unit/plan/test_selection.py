@@ -110,6 +110,7 @@ def test_names_that_match_nothing_are_told():
 )
 def test_our_yaml_is_told_from_code(text, ours):
     assert is_our_yaml(text) is ours
+    assert is_our_yaml(text.encode()) is ours
 
 
 def test_only_yaml_files_of_bounded_size_are_looked_into():
@@ -117,3 +118,5 @@ def test_only_yaml_files_of_bounded_size_are_looked_into():
     assert may_be_our_yaml("M.YML", OUR_YAML_MAX_BYTES)
     assert not may_be_our_yaml("model.yaml", OUR_YAML_MAX_BYTES + 1)
     assert not may_be_our_yaml("model.json", 10)
+    assert not may_be_our_yaml("model.yaml", 10, "120000"), "a link is never followed"
+    assert not may_be_our_yaml("mo\x1bdel.yaml", 10), "a name that no spec could hold"
