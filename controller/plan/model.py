@@ -14,6 +14,7 @@ from controller.api.conditions import (
     SOURCE_READY,
     STALLED,
     TRAINED,
+    Wanted,
     find,
 )
 from controller.api.kinds import ModelRevision
@@ -311,11 +312,11 @@ def _rolled_back(r: Round, revision: str) -> str:
     return ""
 
 
-def _copied(revision: ModelRevision) -> list[tuple[str, str, str, str]]:
+def _copied(revision: ModelRevision) -> list[Wanted]:
     return [(c.type, c.status, c.reason, c.message) for c in revision.status.conditions]
 
 
-def _gates_condition(r: Round, champion: Served) -> tuple[str, str, str, str]:
+def _gates_condition(r: Round, champion: Served) -> Wanted:
     entry = r.ledger.admitted.get(champion.revision) if r.ledger else None
     if entry is None:
         return (GATES_PASSED, "Unknown", "LedgerUnknown", "the ledger cannot be read just now")

@@ -1,6 +1,6 @@
 """The world as it was read, once, frozen: what every decision is made from.
 
-None means "not there"; `Unknown` "could not be read just now"; `Refused` "a person must act". They differ on purpose.
+None means "not there"; `Unknown` "could not be read just now"; `Refused` "a person must act".
 """
 
 from __future__ import annotations

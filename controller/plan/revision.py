@@ -157,7 +157,8 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
     failed = sum(1 for a in status.attempts if a.outcome == "Failed")
     requested = _requested_after(seen, job)
     if failed > limit and not requested:
-        text = f"{message} ({failed} of {limit + 1} attempts failed). Push a fix, or `mainspring reconcile` to try again"
+        count = f"{failed} of {limit + 1} attempts failed"
+        text = f"{message} ({count}). Push a fix, or `mainspring reconcile` to try again"
         return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
     pause = 0.0 if job.outcome == "Lost" or requested else min(RETRY_FIRST_S * 2 ** (failed - 1), RETRY_MOST_S)
     ended = parse_timestamp(job.finished_at) if job.finished_at else now

@@ -194,7 +194,8 @@ def _enter_step(r: Round, target: Served, challenger: ChallengerStatus, step: in
     r.set(challenger=entered)
     settle_route(r, target, weight, Cause(why.reason, f"{weight}% to {target.revision}: {why.message}"))
     r.next_s = 1.0
-    message = f"canary {weight}% of {target.revision}, step {step + 1} of {len(r.model.spec.serving.canary.step_weights)}"
+    steps = len(r.model.spec.serving.canary.step_weights)
+    message = f"canary {weight}% of {target.revision}, step {step + 1} of {steps}"
     return r.finish("False", "Progressing", message, stage="Canary")
 
 

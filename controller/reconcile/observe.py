@@ -9,6 +9,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from controller.api.base import seconds
+from controller.api.hashes import files_digest
 from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
 from controller.api.meta import (
     ANNOTATION_REQUESTED_AT,
@@ -20,7 +21,6 @@ from controller.api.meta import (
     Manifest,
 )
 from controller.api.modelrevision import PinnedData
-from controller.api.hashes import files_digest
 from controller.api.modelspec import Ref
 from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, Denied, NotFound
@@ -88,7 +88,7 @@ def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
 
 def _deployment(manifest: Manifest) -> DeploymentSeen:
     status = manifest.get("status") or {}
-    stuck = next((c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {})
+    stuck: Manifest = next((c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {})
     return DeploymentSeen(
         name=manifest["metadata"]["name"],
         revision=manifest["metadata"]["labels"][LABEL_REVISION],

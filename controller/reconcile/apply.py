@@ -1,0 +1,126 @@
+"""Carries actions out, in order; an error ends it and becomes part of the outcome.
+
+Each action is safe to repeat, so a crash between any two writes is nothing but a later round.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from controller.api.meta import LABEL_REVISION
+from controller.clients.errors import ClientError, Conflict
+from controller.plan.actions import (
+    Action,
+    ApplyManifest,
+    ApplyModelSpec,
+    CreateRevision,
+    DeleteManifest,
+    RecordVerdict,
+    RegisterVersion,
+    SetAlias,
+    SetWeights,
+    StartTraining,
+)
+from controller.plan.manifests import task_map
+from controller.reconcile.world import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, and what stopped it; `facts` are what only the doing could tell."""
+
+    done: tuple[Action, ...] = ()
+    failed: Action | None = None
+    error: ClientError | None = None
+    version: str = ""
+    """Version that was registered."""
+
+
+async def actions(world: World, wanted: Sequence[Action]) -> Outcome:
+    """Carry out actions until one fails."""
+    done: list[Action] = []
+    version = ""
+    for action in wanted:
+        try:
+            version = await _one(world, action) or version
+        except ClientError as error:
+            return Outcome(tuple(done), action, error, version)
+        log.info("%s because %s", type(action).__name__, action.why)
+        done.append(action)
+    return Outcome(tuple(done), version=version)
+
+
+async def _one(world: World, action: Action) -> str | None:
+    match action:
+        case CreateRevision():
+            await _create_revision(world, action)
+        case StartTraining():
+            await _start_training(world, action)
+        case RegisterVersion():
+            return await world.registry.ensure_version(
+                action.registry_name, action.run, revision=action.revision, tags=action.tags
+            )
+        case RecordVerdict():
+            if action.statement is not None:
+                await world.ledger.write_statement(action.entry.run, action.statement)
+            await world.ledger.append(action.entry)
+        case ApplyManifest() | SetWeights() | ApplyModelSpec():
+            await world.kube.apply(action.manifest)
+        case DeleteManifest():
+            await world.kube.delete(action.key, uid=action.uid)
+        case SetAlias():
+            await world.ledger.set_alias(action.registry_name, action.alias, action.version)
+        case _:
+            assert_never(action)
+    return None
+
+
+async def _create_revision(world: World, action: CreateRevision) -> None:
+    try:
+        await world.kube.create(action.manifest)
+    except Conflict as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _start_training(world: World, action: StartTraining) -> None:
+    """Make the run, then the tasks, then the Job: whoever finds the Job finds what it needs."""
+    revision, job = action.revision, action.manifest
+    experiment = await world.registry.ensure_experiment(action.experiment)
+    run = await world.registry.ensure_run(
+        experiment,
+        revision=revision.metadata.name,
+        attempt=action.attempt,
+        tags={
+            "mainspring.commit": revision.spec.source.commit,
+            "mainspring.inputs": revision.spec.inputs,
+            "mainspring.trigger": revision.spec.trigger.message,
+        },
+        params=revision.spec.training.params,
+    )
+    tasks = {step: dict(task) for step, task in action.tasks.items()}
+    tasks["evaluate"]["run"] = run
+    owner = job["metadata"]["ownerReferences"][0]
+    built = task_map(
+        job["metadata"]["name"],
+        {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "metadata": {
+                "name": owner["name"],
+                "uid": owner["uid"],
+                "namespace": job["metadata"]["namespace"],
+            },
+        },
+        {k: v for k, v in job["metadata"]["labels"].items() if k != LABEL_REVISION}
+        | {LABEL_REVISION: owner["name"]},
+        {f"{step}.json": json.dumps(task) for step, task in tasks.items()},
+    )
+    await world.kube.apply(built)
+    await world.kube.apply(job)

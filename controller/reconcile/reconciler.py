@@ -1,0 +1,87 @@
+"""The screen every reader sees first: read the world once, decide, act, tell.
+
+Level-triggered: each function decides from what is there now, never from the event that woke it, and is safe to
+stop after any line and start again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from controller.api.base import seconds
+from controller.api.meta import Key
+from controller.plan.model import plan_model
+from controller.plan.repository import plan_repository
+from controller.plan.revision import plan_revision
+from controller.reconcile import apply, jobs, observe, report
+from controller.reconcile.apply import Outcome
+from controller.reconcile.queue import Next
+from controller.reconcile.world import World
+
+log = logging.getLogger(__name__)
+
+
+async def reconcile_model(world: World, key: Key) -> Next:
+    """Bring one ModelSpec one step closer to what it asks for."""
+    seen = await observe.model(world, key)
+    if seen is None:
+        return Next.done()
+    plan = plan_model(seen, world.now())
+    outcome = await apply.actions(world, plan.actions)
+    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    interval_s = seconds(seen.model.spec.source.interval) if seen.model else world.settings.resync_s
+    return _next(world, outcome, plan.next_s, interval_s)
+
+
+async def reconcile_revision(world: World, key: Key) -> Next:
+    """Bring one ModelRevision one step closer to being measured."""
+    seen = await jobs.revision(world, key)
+    if seen is None:
+        return Next.done()
+    plan = plan_revision(seen, world.now())
+    outcome = await apply.actions(world, plan.actions)
+    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    return _next(world, outcome, plan.next_s, world.settings.resync_s)
+
+
+async def reconcile_repository(world: World, key: Key) -> Next:
+    """Bring the objects of one ModelRepository one step closer to what its path holds."""
+    seen = await observe.repository(world, key)
+    if seen is None:
+        return Next.done()
+    plan = plan_repository(seen, world.now())
+    outcome = await apply.actions(world, plan.actions)
+    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    interval_s = seconds(seen.repository.spec.interval) if seen.repository else world.settings.resync_s
+    return _next(world, outcome, plan.next_s, interval_s)
+
+
+RECONCILERS = {
+    "ModelSpec": reconcile_model,
+    "ModelRevision": reconcile_revision,
+    "ModelRepository": reconcile_repository,
+}
+"""By kind."""
+
+
+async def reconcile(world: World, key: Key) -> Next:
+    """Reconcile one object; a bug ends as a condition on it and never as the end of the process.
+
+    Raises:
+        ClientError: the object store itself does not answer.
+    """
+    try:
+        return await RECONCILERS[key.kind](world, key)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+        log.exception("reconciling %s failed", key)
+        manifest = await world.kube.get(key)
+        if manifest is not None:
+            await report.bug(world, manifest)
+        return Next.failed()
+
+
+def _next(world: World, outcome: Outcome, next_s: float | None, longest_s: float) -> Next:
+    if outcome.error is not None:
+        return Next.failed()
+    longest = min(longest_s, world.settings.resync_s)
+    return Next.after(longest if next_s is None else min(next_s, longest))

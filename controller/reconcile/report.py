@@ -1,0 +1,137 @@
+"""Tells: status and events, from a plan and what became of it.  Always, and only when something changed."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from controller.api.base import dump
+from controller.api.conditions import (
+    READY,
+    RECONCILING,
+    STALLED,
+    Condition,
+    Wanted,
+    bounded,
+    find,
+    merge_conditions,
+    timestamp,
+)
+from controller.api.hashes import digest, short
+from controller.api.meta import API_VERSIONS, Manifest, key_of, owner_reference
+from controller.clients.errors import ClientError, Denied, NotFound
+from controller.clients.redact import redact
+from controller.plan.actions import Plan
+from controller.reconcile.apply import Outcome
+from controller.reconcile.world import World
+
+log = logging.getLogger(__name__)
+
+
+async def plan_and_outcome(world: World, manifest: Manifest, plan: Plan[Any], outcome: Outcome) -> None:
+    """Write the status that a plan asks for, corrected by what went wrong, and an event for each thing done."""
+    now = world.now()
+    wanted = tuple(plan.conditions)
+    if outcome.error is not None:
+        wanted = _with_error(wanted, outcome)
+    status = plan.status
+    if outcome.version and hasattr(status, "version"):
+        status = status.model_copy(update={"version": outcome.version})
+    old: tuple[Condition, ...] = status.conditions
+    generation = manifest["metadata"].get("generation", 0)
+    conditions = merge_conditions(old, wanted, generation=generation, now=now)
+    status = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+    await _write(world, manifest, dump(status))
+    await _tell(world, manifest, outcome, old, conditions, now)
+
+
+async def bug(world: World, manifest: Manifest) -> None:
+    """Say on the object that the controller itself failed; what happened is in its log."""
+    status = dict(manifest.get("status") or {})
+    message = "the controller failed on this object; its log says how. What serves goes on serving"
+    old = tuple(Condition.model_validate(c) for c in status.get("conditions", ()))
+    generation = manifest["metadata"].get("generation", 0)
+    wanted: tuple[Wanted, ...] = ((READY, "Unknown", "InternalError", message),)
+    kept = tuple((c.type, c.status, c.reason, c.message) for c in old if c.type != READY)
+    conditions = merge_conditions(old, (*wanted, *kept), generation=generation, now=world.now())
+    status["conditions"] = [dump(c) for c in conditions]
+    await _write(world, manifest, status)
+
+
+def _with_error(wanted: tuple[Wanted, ...], outcome: Outcome) -> tuple[Wanted, ...]:
+    """Replace the summary by what stopped the round: a refusal stalls, everything else is tried again."""
+    error = outcome.error
+    assert error is not None
+    message = redact(f"{type(outcome.failed).__name__}: {error.message}")
+    denied = isinstance(error, Denied)
+    kind, reason = (STALLED, error.reason) if denied else (RECONCILING, "ProgressingWithRetry")
+    text = message if denied else f"{error.reason}: {message}; it is tried again"
+    rest = tuple(c for c in wanted if c[0] not in (READY, RECONCILING, STALLED))
+    return ((READY, "False", reason, text), (kind, "True", reason, text), *rest)
+
+
+async def _write(world: World, manifest: Manifest, status: Manifest) -> None:
+    if manifest.get("status") == status:
+        return
+    meta = manifest["metadata"]
+    try:
+        await world.kube.patch_status(key_of(manifest), status, uid=meta["uid"])
+    except NotFound:
+        log.info("%s is gone; its status was not written", key_of(manifest))
+
+
+async def _tell(
+    world: World,
+    manifest: Manifest,
+    outcome: Outcome,
+    old: tuple[Condition, ...],
+    new: tuple[Condition, ...],
+    now: datetime,
+) -> None:
+    for action in outcome.done:
+        await _event(world, manifest, "Normal", type(action).__name__, str(action.why), now)
+    before, after = find(old, READY), find(new, READY)
+    stalled = find(new, STALLED)
+    moved = after is not None and (
+        before is None or (before.status, before.reason) != (after.status, after.reason)
+    )
+    if stalled is not None and moved:
+        await _event(world, manifest, "Warning", stalled.reason, stalled.message, now)
+    elif after is not None and after.status == "True" and moved:
+        await _event(world, manifest, "Normal", "Ready", after.message, now)
+
+
+async def _event(world: World, manifest: Manifest, type_: str, reason: str, message: str, now: datetime) -> None:
+    """Write an event; losing one is no harm, so an error is logged and the round goes on."""
+    meta = manifest["metadata"]
+    text = bounded(redact(message))
+    name = f"{meta['name'][:40]}.{short(digest([reason, text, timestamp(now)]), 16)}"
+    event = {
+        "apiVersion": API_VERSIONS["Event"],
+        "kind": "Event",
+        "metadata": {
+            "name": name,
+            "namespace": meta.get("namespace", "default"),
+            "ownerReferences": [owner_reference(manifest)],
+        },
+        "involvedObject": {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "name": meta["name"],
+            "namespace": meta.get("namespace", "default"),
+            "uid": meta["uid"],
+        },
+        "type": type_,
+        "reason": reason,
+        "message": text,
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "count": 1,
+        "source": {"component": "mainspring"},
+    }
+    try:
+        await world.kube.create(event)
+    except ClientError as error:
+        if error.reason != "AlreadyExists":
+            log.warning("event %s of %s was not written: %s", reason, meta["name"], error.message)
