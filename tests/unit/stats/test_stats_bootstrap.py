@@ -122,9 +122,17 @@ def test_quantiles_ascend_at_every_point_of_the_grid():
 
 REFUSALS = [
     ("nine rows say nothing", by_row(9), "only 9 rows: at least 10 are needed to say how sure the difference is"),
-    ("three groups say nothing however many rows", by_group(np.repeat(["a", "b", "c"], 100)), "only 3 groups: at least 10 are needed to say how sure the difference is"),
-    ("all rows at one moment are one block", by_time(np.repeat(START, 300)), "only 1 blocks of 18 rows: at least 10 are needed to say how sure the difference is"),
-]  # fmt: skip
+    (
+        "three groups say nothing however many rows",
+        by_group(np.repeat(["a", "b", "c"], 100)),
+        "only 3 groups: at least 10 are needed to say how sure the difference is",
+    ),
+    (
+        "all rows at one moment are one block",
+        by_time(np.repeat(START, 300)),
+        "only 1 blocks of 18 rows: at least 10 are needed to say how sure the difference is",
+    ),
+]
 
 
 @pytest.mark.parametrize(("units", "note"), [r[1:] for r in REFUSALS], ids=[r[0] for r in REFUSALS])
@@ -163,10 +171,15 @@ def test_who_lacks_the_metric_is_named():
 BLOCKS = [
     ("hours are drawn by the day", START + np.arange(24 * 30) * HOUR, "days", 30),
     ("one row a day is drawn in runs of rows", START + np.arange(100) * 24 * HOUR, "blocks of 10 rows", 10),
-    ("a week of minutes is drawn in runs of rows", START + np.arange(7 * 24 * 60) * np.timedelta64(1, "m"), "blocks of 101 rows", 100),
+    (
+        "a week of minutes is drawn in runs of rows",
+        START + np.arange(7 * 24 * 60) * np.timedelta64(1, "m"),
+        "blocks of 101 rows",
+        100,
+    ),
     ("numbers with repeats are drawn by their value", np.repeat(np.arange(20.0), 5), "equal times", 20),
     ("numbers all different are drawn in runs", np.arange(400.0)[::-1], "blocks of 20 rows", 20),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("times", "kind", "count"), [b[1:] for b in BLOCKS], ids=[b[0] for b in BLOCKS])

@@ -147,7 +147,9 @@ CLOSED_FORMS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "truth", "prediction", "expected"), [c[1:] for c in CLOSED_FORMS], ids=[c[0] for c in CLOSED_FORMS])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "truth", "prediction", "expected"), [c[1:] for c in CLOSED_FORMS], ids=[c[0] for c in CLOSED_FORMS]
+)
 def test_closed_forms(name, truth, prediction, expected):
     rows = Regression(np.array(truth, float), np.array(prediction, float))
     assert value(name, rows)[0] == pytest.approx(expected, abs=1e-9)
@@ -159,17 +161,52 @@ def of(truth, prediction, scores=None):
 
 
 UNDEFINED = [
-    ("no positive called: precision is unknown, not 0", "precision", of([0, 1], [0, 0]), "no row was called positive"),
+    (
+        "no positive called: precision is unknown, not 0",
+        "precision",
+        of([0, 1], [0, 0]),
+        "no row was called positive",
+    ),
     ("no positive row: recall is unknown", "recall", of([0, 0], [0, 1]), "no row is positive"),
-    ("no positive at all: f1 is unknown", "f1", of([0, 0], [0, 0]), "no row is positive and none was called positive"),
-    ("one class only: roc_auc is unknown", "roc_auc", of([1, 1], [1, 1], [0.1, 0.9]), "needs rows that are positive and rows that are not"),
+    (
+        "no positive at all: f1 is unknown",
+        "f1",
+        of([0, 0], [0, 0]),
+        "no row is positive and none was called positive",
+    ),
+    (
+        "one class only: roc_auc is unknown",
+        "roc_auc",
+        of([1, 1], [1, 1], [0.1, 0.9]),
+        "needs rows that are positive and rows that are not",
+    ),
     ("no scores: roc_auc is unknown", "roc_auc", of([0, 1], [0, 1]), "the model gives no class probabilities"),
-    ("scores of a margin are no probabilities", "brier", of([0, 1], [0, 1], [-3.0, 7.5]), "2 scores are outside 0 to 1 and are no probabilities"),
-    ("constant target: r2 is unknown", "r2", Regression(np.ones(5), np.arange(5.0)), "the target has the same value in every row"),
-    ("a target of 0: mape is unknown", "mape", Regression(np.array([0.0, 2]), np.ones(2)), "the target is 0 in 1 of 2 rows"),
-    ("an overflowing error is no number", "rmse", Regression(np.zeros(2), np.array([1e200, 1])), "the result is not a finite number"),
+    (
+        "scores of a margin are no probabilities",
+        "brier",
+        of([0, 1], [0, 1], [-3.0, 7.5]),
+        "2 scores are outside 0 to 1 and are no probabilities",
+    ),
+    (
+        "constant target: r2 is unknown",
+        "r2",
+        Regression(np.ones(5), np.arange(5.0)),
+        "the target has the same value in every row",
+    ),
+    (
+        "a target of 0: mape is unknown",
+        "mape",
+        Regression(np.array([0.0, 2]), np.ones(2)),
+        "the target is 0 in 1 of 2 rows",
+    ),
+    (
+        "an overflowing error is no number",
+        "rmse",
+        Regression(np.zeros(2), np.array([1e200, 1])),
+        "the result is not a finite number",
+    ),
     ("no rows", "mae", Regression(np.zeros(0), np.zeros(0)), "there are no rows"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "rows", "why"), [u[1:] for u in UNDEFINED], ids=[u[0] for u in UNDEFINED])
