@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -137,14 +138,19 @@ class Mirror:
 
     async def _poll(self, lock: int, timeout_s: float) -> None:
         self.polls += 1
+        end = time.monotonic() + timeout_s
+
+        def left() -> float:
+            return max(end - time.monotonic(), 0.1)
+
         wanted = sorted(self._wanted)
         async with self._remote(timeout_s) as remote:
-            tips = await self._advertised(remote, wanted, timeout_s)
+            tips = await self._advertised(remote, wanted, left())
             missing = [name for name in wanted if name not in tips]
-            known = await self._list_remote(remote, [], timeout_s, refs_only=True) if missing else {}
+            known = await self._list_remote(remote, [], left(), refs_only=True) if missing else {}
             changed = [name for name in wanted if name in tips and not self._has(name, tips[name])]
             if changed:
-                await self._fetch(remote, [f"+{name}:{local_ref(name)}" for name in changed], lock, timeout_s)
+                await self._fetch(remote, [f"+{name}:{local_ref(name)}" for name in changed], lock, left())
         commits = await self._peel([name for name in wanted if name in tips])
         self._record(wanted, tips, commits, known)
 

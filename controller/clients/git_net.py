@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from controller.clients.errors import Denied, Unavailable
 from controller.clients.git_types import Credential, GitPolicy
 from controller.clients.redact import redact
 
+# Threads of their own: a name server that hangs must not hold up those who read mirrors.
+_RESOLVING = ThreadPoolExecutor(8, thread_name_prefix="git-resolve")
 _PORTS = {"https": 443, "http": 80, "ssh": 22}
 Resolver = Callable[[str, int], list[str]]
 
@@ -79,7 +82,7 @@ async def judged_addresses(
     port = parts.port or _PORTS[parts.scheme]
     try:
         async with asyncio.timeout(timeout_s):
-            addresses = await asyncio.to_thread(resolver, parts.host, port)
+            addresses = await asyncio.get_running_loop().run_in_executor(_RESOLVING, resolver, parts.host, port)
     except TimeoutError:
         raise Unavailable(
             f"resolving {parts.host}: no answer within {timeout_s:g} s", reason="GitTimeout"

@@ -144,19 +144,7 @@ async def run(
     (with `truncate` the rest is cut instead). `keep_fds` stay open in the child: a lock taken by us is held until
     an orphan has ended too. `max_file_bytes` bounds each file that it writes.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=dict(env),
-            cwd=cwd,
-            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=tuple(keep_fds),
-        )
-    except OSError as error:
-        raise Unavailable(f"git could not be started: {error.strerror}", reason="GitMissing") from None
+    process = await _start(argv, env, cwd, piped=bool(stdin), keep_fds=keep_fds)
     if max_file_bytes is not None:
         with contextlib.suppress(ProcessLookupError):  # it has ended already, so it writes nothing more
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
@@ -175,7 +163,7 @@ async def run(
                 errors.cancel()
     except TimeoutError:
         raise Unavailable(
-            f"{what}: no result within {timeout_s:g} s; git was stopped", reason="GitTimeout"
+            f"{what}: no result within {timeout_s:.3g} s; git was stopped", reason="GitTimeout"
         ) from None
     finally:
         _kill(process.pid)
@@ -186,6 +174,27 @@ async def run(
     if cut and not truncate:
         raise Denied(f"{what}: git answered with more than {max_output} bytes", reason="RepoTooLarge")
     return Completed(0 if cut else code, stdout, stderr, cut)
+
+
+async def _start(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, *, piped: bool, keep_fds: Sequence[int]
+) -> asyncio.subprocess.Process:
+    """Start git as the leader of a session of its own."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE if piped else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=tuple(keep_fds),
+        )
+    except OSError as error:
+        # Another process may throw a damaged mirror away while we turn to it.
+        reason = "GitMissing" if cwd.is_dir() else "GitCorrupt"
+        raise Unavailable(f"git could not be started: {error.strerror}", reason=reason) from None
 
 
 def _kill(pid: int) -> None:

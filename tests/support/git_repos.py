@@ -144,10 +144,12 @@ class GitServer:
         status: int = 0,
         tls: ssl.SSLContext | None = None,
         cut_pack: int = 0,
+        stall: Callable[[bytes], None] | None = None,
     ) -> None:
         self.root, self.seen = root, list[Seen]()
         self.expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode() if password else ""
         self.redirect, self.status, self.cut_pack = redirect, status, cut_pack
+        self.stall = stall
         self.scheme = "https" if tls else "http"
         outer = self
 
@@ -197,6 +199,8 @@ class GitServer:
     def _backend(self, request: BaseHTTPRequestHandler) -> None:
         path, _, query = request.path.partition("?")
         body = request.rfile.read(int(request.headers.get("Content-Length", "0") or 0))
+        if self.stall is not None:
+            self.stall(body)
         env = {
             **ENV,
             "GIT_PROJECT_ROOT": str(self.root),

@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -162,31 +163,29 @@ asyncio.run(mirrors.resolve(sys.argv[2], GitRef(branch="main"), max_age_s=0, tim
 
 
 def test_a_controller_killed_in_mid_fetch_is_followed_by_one_that_works(tmp_path, repo):
-    """The orphan of the killed one still holds the lock; the next waits for it to end, with a limit."""
-    held = []
+    """The git of the killed one lives on and still holds the lock; the next waits for its end, with a limit."""
+    fetching, go_on = threading.Event(), threading.Event()
 
-    def stall(connection, stop):
-        held.append(connection.recv(65536))
-        stop.wait(60)
+    def stall(body):
+        if b"command=fetch" in body:
+            fetching.set()
+            go_on.wait(60)
 
-    policy = GitPolicy(protocols=frozenset({"http"}), allowed_hosts=("127.0.0.1",))
-    with raw_server(stall) as port:
-        url = f"http://127.0.0.1:{port}/churn.git"
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "mirrors"), url, "30"])
-        deadline = time.monotonic() + 30
-        while not held and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert held
+    mirrors = Mirrors(
+        tmp_path / "mirrors", GitPolicy(protocols=frozenset({"http"}), allowed_hosts=("127.0.0.1",), timeout_s=20)
+    )
+    with GitServer(tmp_path / "repos", stall=stall) as server:
+        url = server.url("churn.git")
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "mirrors"), url, "60"])
+        assert fetching.wait(30)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        mirrors = Mirrors(tmp_path / "mirrors", policy)
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Unavailable, match="another process holds the mirror") as caught:
             asyncio.run(mirrors.resolve(url, MAIN, max_age_s=0, timeout_s=0.5))
         assert caught.value.reason == "GitTimeout"
-    # The server is gone now, so the orphan ends and lets the lock go.
-    with pytest.raises(Unavailable) as caught:
-        asyncio.run(Mirrors(tmp_path / "mirrors", policy).resolve(url, MAIN, max_age_s=0, timeout_s=20))
-    assert caught.value.reason == "GitUnavailable"
+        go_on.set()
+        head = asyncio.run(mirrors.resolve(url, MAIN, max_age_s=0))
+        assert asyncio.run(mirrors.read(url, head.commit, "train.py")) == b"print()\n"
 
 
 def test_a_lock_held_by_another_process_is_waited_for_with_a_limit(mirrors, repo, tmp_path):

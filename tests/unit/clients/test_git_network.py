@@ -343,7 +343,6 @@ def test_a_hung_server_delays_no_other_repository(tmp_path, served):
 
     async def all_at_once(hung):
         waiting = asyncio.create_task(mirrors.resolve(hung, MAIN, max_age_s=0, timeout_s=15))
-        await asyncio.sleep(0)
         heads = await asyncio.gather(
             *(mirrors.resolve(f"file://{tmp_path}/served/r{n}.git", MAIN, max_age_s=0) for n in range(10))
         )
