@@ -64,8 +64,8 @@ class Places:
 def places(state: Path, data: Path | None = None) -> Places:
     """Return where things are kept.
 
-    The data directory is, in this order: the one given, the one that this state was last used with, MAINSPRING_DATA,
-    or a directory of the user named after the state's own path.
+    The data directory is, in this order: the one given, the one that this state was last used with,
+    MAINSPRING_DATA, or a directory of the user named after the state's own path.
     """
     state = state.absolute()
     noted = state / "data-directory"

@@ -142,7 +142,7 @@ class RepositorySeen:
     subject: str = ""
     problem: Unknown | Refused | None = None
     """Why Git could not be read."""
-    files: tuple[Checked, ...] = ()
-    """Every YAML file below the path, checked."""
+    files: tuple[tuple[str, Checked], ...] = ()
+    """Every YAML file below the path, checked, by its path in the repository."""
     objects: tuple[Manifest, ...] = ()
     """Every ModelSpec of the namespace."""

@@ -103,34 +103,31 @@ def _collect(seen: RepositorySeen) -> tuple[dict[str, tuple[str, Manifest]], lis
     problems: list[FileProblem] = []
     found: list[tuple[str, Manifest]] = []
     namespace = seen.manifest["metadata"].get("namespace", "default")
-    for checked in seen.files:
+    for file, checked in seen.files:
         if checked.problems:
             first = checked.problems[0]
-            problems.append(
-                FileProblem(
-                    file=checked.file, severity="Error", message=f"{first.line}:{first.column}: {first.message}"
-                )
-            )
+            text = f"{first.line}:{first.column}: {first.path + ': ' if first.path else ''}{first.message}"
+            problems.append(FileProblem(file=file, severity="Error", message=text))
             continue
         for document in checked.documents:
             manifest = document.manifest
             if manifest["kind"] != "ModelSpec":
                 text = f"a {manifest['kind']} is not synced; only ModelSpecs are"
-                problems.append(FileProblem(file=checked.file, severity="Skipped", message=text))
+                problems.append(FileProblem(file=file, severity="Skipped", message=text))
             elif manifest["metadata"].get("namespace", namespace) != namespace:
                 text = f"namespace {manifest['metadata']['namespace']} is not {namespace}, the repository's own"
-                problems.append(FileProblem(file=checked.file, severity="Error", message=text))
+                problems.append(FileProblem(file=file, severity="Error", message=text))
             else:
-                found.append((checked.file, manifest))
+                found.append((file, manifest))
     counts = Counter(m["metadata"]["name"] for _, m in found)
     wanted = {}
-    for file, manifest in found:
+    for path, manifest in found:
         name = manifest["metadata"]["name"]
         if counts[name] > 1:
             text = f"OwnershipConflict: ModelSpec {name} comes {counts[name]} times in this repository"
-            problems.append(FileProblem(file=file, severity="Error", message=text))
+            problems.append(FileProblem(file=path, severity="Error", message=text))
         else:
-            wanted[name] = (file, manifest)
+            wanted[name] = (path, manifest)
     return wanted, problems
 
 
@@ -180,10 +177,12 @@ def _prune(
     if not repository.spec.prune:
         return [], ""
     unread = {p.file for p in problems if p.severity == "Error"}
+    named = {name for _, checked in seen.files for kind, name in checked.names if kind == "ModelSpec"}
     doomed = [
         o
         for o in mine
         if o["metadata"]["name"] not in wanted
+        and o["metadata"]["name"] not in named
         and o["metadata"].get("annotations", {}).get(ANNOTATION_SOURCE_FILE) not in unread
         and o["metadata"].get("annotations", {}).get(ANNOTATION_PRUNE) != "disabled"
     ]

@@ -42,6 +42,7 @@ _OURS: dict[str, bool] = {}
 """Blob → whether it is our own YAML; a blob never changes. Bounded by `_OURS_MOST`."""
 _OURS_MOST = 100_000
 YAML_LIMIT = 262_144
+_TOO_LARGE = b"# mainspring.dev\n" + b" " * YAML_LIMIT
 
 
 async def model(world: World, key: Key) -> ModelSeen | None:
@@ -88,7 +89,9 @@ def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
 
 def _deployment(manifest: Manifest) -> DeploymentSeen:
     status = manifest.get("status") or {}
-    stuck: Manifest = next((c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {})
+    stuck: Manifest = next(
+        (c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {}
+    )
     return DeploymentSeen(
         name=manifest["metadata"]["name"],
         revision=manifest["metadata"]["labels"][LABEL_REVISION],
@@ -264,7 +267,7 @@ async def repository(world: World, key: Key) -> RepositorySeen | None:
     )
 
 
-async def _spec_files(world: World, url: str, commit: str, path: str) -> tuple[Checked, ...]:
+async def _spec_files(world: World, url: str, commit: str, path: str) -> tuple[tuple[str, Checked], ...]:
     entries = await world.git.files(url, commit)
     prefix = "" if path == "." else f"{path.rstrip('/')}/"
     below = [e for e in entries if e.path.startswith(prefix)]
@@ -275,11 +278,7 @@ async def _spec_files(world: World, url: str, commit: str, path: str) -> tuple[C
     yaml = [e for e in below if e.path.lower().endswith((".yaml", ".yml")) and e.mode in ("100644", "100755")]
     small = [e for e in yaml if e.size <= YAML_LIMIT]
     texts = await world.git.read_many(url, commit, [e.path for e in small], limit=YAML_LIMIT)
-    checked = [check_text(texts[e.path], e.path) for e in small if _mentions_us(texts[e.path])]
-    large = [check_text(b" " * (YAML_LIMIT + 1), e.path) for e in yaml if e.size > YAML_LIMIT]
-    return tuple(sorted([*checked, *large], key=lambda c: c.file))
-
-
-def _mentions_us(text: bytes) -> bool:
-    """Tell whether a file may hold objects of ours; other YAML of a repository is nobody's error here."""
-    return b"mainspring.dev" in text
+    checked = [(path, check_text(text, path)) for path, text in sorted(texts.items())]
+    # Larger files are not read at all; the check says so in its own words.
+    large = [(e.path, check_text(_TOO_LARGE, e.path)) for e in yaml if e.size > YAML_LIMIT]
+    return tuple(sorted(checked + large, key=lambda pair: pair[0]))
