@@ -91,11 +91,11 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "Holdout": (
         (
-            "self.by != 'Group' || has(self.column)",
+            "!has(self.by) || self.by != 'Group' || has(self.column)",
             "by: Group needs column, the column whose equal values stay together",
         ),
         (
-            "self.by != 'Random' || !has(self.column)",
+            "!has(self.by) || self.by != 'Random' || !has(self.column)",
             "by: Random takes no column; the id of a row is columns.id",
         ),
     ),

@@ -63,12 +63,14 @@ class Document:
     """One document of a file.
 
     `positions` has the position of the key for entries of mappings, of the entry for lists, and of the whole for
-    `()`. `texts` has the source of unquoted scalars that were not read as text.
+    `()`. `texts` has the source of unquoted scalars that were not read as text. `refused` has the paths of values
+    that a problem speaks of already.
     """
 
     value: Any
     positions: dict[Path, Position]
     texts: dict[Path, str]
+    refused: frozenset[Path]
     line: int
 
     def position(self, path: Path) -> Position:
@@ -145,6 +147,7 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     positions: dict[Path, Position] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
+    refused: set[Path] = field(default_factory=set)
 
     def run(self) -> None:
         """Read every document until the end, a syntax error or a limit."""
@@ -171,18 +174,19 @@ class _Reader:
             self._document()
 
     def _document(self) -> None:
-        self.positions, self.texts = {}, {}
+        self.positions, self.texts, self.refused = {}, {}, set()
         event = self.parser.get_event()
         assert event is not None, "a document without a node cannot come from the parser"
         line, column = _at(event)
         self.positions[()] = (line, column)
         value = self._node(event, (), 0)
         if value is not None:
-            self.documents.append(Document(value, self.positions, self.texts, line))
+            self.documents.append(Document(value, self.positions, self.texts, frozenset(self.refused), line))
 
     def _node(self, event: Any, path: Path, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             self._problem(event, f"aliases are not allowed (*{cut(str(event.anchor))}); write the value out")
+            self.refused.add(path)
             return None
         if event.anchor is not None:
             self._problem(
@@ -206,6 +210,7 @@ class _Reader:
         value = plain(event.value)
         if isinstance(value, Trap):
             self._problem(event, value.message)
+            self.refused.add(path)
             return event.value
         if not isinstance(value, str):
             self.texts[path] = event.value
