@@ -194,6 +194,7 @@ class _Reader:
             )
         if event.tag is not None:
             self._problem(event, f"tags are not allowed ({cut(event.tag)}); write the plain value")
+            self.refused.add(path)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path)
         if depth >= MAX_DEPTH:
@@ -232,7 +233,8 @@ class _Reader:
             if key in fields:
                 first = self.positions[below][0]
                 self._problem(event, f'the key "{cut(escaped(key))}" comes twice; it is also in line {first}')
-            self.positions.setdefault(below, _at(event))
+                below = (*below, "again")
+            self.positions[below] = _at(event)
             value = self._node(self.parser.get_event(), below, depth + 1)
             fields.setdefault(key, value)
         return fields
@@ -245,6 +247,7 @@ class _Reader:
             return "?"
         if event.value == "<<" and event.implicit[0]:
             self._problem(event, "merge keys (<<) are not allowed; write the fields out")
+            self.refused.add((*path, "<<"))
             return "<<"
         key = self._node(event, (*path, event.value), depth)
         if not isinstance(key, str):

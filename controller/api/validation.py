@@ -72,7 +72,7 @@ class Checked:
 def check_text(text: bytes, file: str) -> Checked:
     """Check a file's content; `file` only stands in the messages."""
     parsed = read(text)
-    if parsed.problems and not _MENTIONS_US.search(text[:1_048_576]):
+    if parsed.problems and not _MENTIONS_US.search(text[:1_048_576].replace(b"\0", b"")):
         first = parsed.problems[0]
         return Checked(skipped=f"names nothing of Mainspring (line {first.line}: {first.message})")
     if not parsed.problems and not parsed.documents:
@@ -114,7 +114,8 @@ class _Check:
             problems = object_problems(value, document.texts)
             # What the reader refused is no further problem of its field.
             found = [(path, message) for path, message in problems if path not in document.refused]
-            self.warnings += [self._problem(document, *w) for w in warnings_of(value)]
+            wrong = {path for path, _ in found}
+            self.warnings += [self._problem(document, *w) for w in warnings_of(value) if w[0] not in wrong]
         self.problems += [self._problem(document, *f) for f in found]
         self.documents.append(CheckedDocument(value, document.positions))
         return None
@@ -194,6 +195,8 @@ def object_problems(value: Manifest, texts: dict[Path, str] | None = None) -> It
             path, message = _said(dict(e), body, schema, texts)
             if e["type"] == "too_short" and _there(body, path)[1]:
                 continue  # pydantic counts the entries that are right; the wrong ones are named on their own
+            if e["type"] == "value_error" and any(p[: len(path)] == path for p in empty):
+                continue  # the rule may only speak because a value is empty
             if path not in empty and not (doubles and message.endswith("comes twice")):
                 said[path, message] = None
         yield from said

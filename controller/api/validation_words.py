@@ -96,7 +96,8 @@ def sentence(error: dict[str, Any], value: Any, node: Node, source: str | None) 
         return f"{shown(value)} is not one of {', '.join(options)}{hint}"
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
-        return f"{shown(value)} does not fit; wanted: {PATTERNS.get(pattern, f'text that matches {pattern}')}"
+        letters = shown(value).encode("ascii", "backslashreplace").decode()  # makes look-alikes of letters visible
+        return f"{letters} does not fit; wanted: {PATTERNS.get(pattern, f'text that matches {pattern}')}"
     if kind in _BOUNDS:
         key, word = _BOUNDS[kind]
         return f"must be {word} {context[key]:g}, not {shown(value)}"
