@@ -24,7 +24,7 @@ SPLIT: Final = f"{PREFIX}split"
 HOLDOUT_COLUMNS: Final = f"{PREFIX}holdout-columns"
 """Only there when it failed."""
 HOLDOUT_UNSEEN: Final = f"{PREFIX}holdout-unseen"
-"""Only there for datasets that the training is given whole."""
+"""Only there for datasets that the training is given whole; the dataset's name follows."""
 
 TRAINING_ROWS_MIN: Final = 20
 HOLDOUT_ROWS_MIN: Final = 10
@@ -92,10 +92,13 @@ def judge_split(frame: Any, target: str, training: Sequence[int], holdout_rows: 
 
 def judge_unseen(name: str, seen: int, holdout_rows: int) -> CheckEvidence:
     """Check that a dataset which the training is given whole does not hold the hold-out."""
-    text = f"{seen:,} of {holdout_rows:,} hold-out rows are also in dataset {name}"
+    check, text = (
+        f"{HOLDOUT_UNSEEN}-{name}",
+        f"{seen:,} of {holdout_rows:,} hold-out rows are also in dataset {name}",
+    )
     if seen > SEEN_SHARE_MAX * holdout_rows:
-        return failed(HOLDOUT_UNSEEN, f"{text}, which the training is given whole; take them out")
-    return passed(HOLDOUT_UNSEEN, text)
+        return failed(check, f"{text}, which the training is given whole; take them out")
+    return passed(check, text)
 
 
 def task_of(column: Any) -> Literal["Classification", "Regression"]:
