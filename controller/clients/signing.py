@@ -125,7 +125,7 @@ class Verifier:
                 return Opened(payload, kind, name)
         if named:
             raise Denied(
-                f"the signature by key {named[0][0][:12]} does not fit: the content was changed after it was signed",
+                f"the signature by key {named[0][0][:12]} does not fit: the content was changed after signing",
                 reason="SignatureInvalid",
             )
         hints = ", ".join(hint[:12] or "a key without name" for hint, _ in signatures)
@@ -227,8 +227,8 @@ def _read_private(path: Path) -> Ed25519PrivateKey:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o027:  # the group may read: that is how a Secret is mounted for a process that is not root
         raise Denied(
-            f"the signing key {path} has mode {mode:04o}, so others may read or change it: run `chmod 600 {path}`, "
-            "or make a new key if somebody may have copied it",
+            f"the signing key {path} has mode {mode:04o}, so others may read or change it: run "
+            f"`chmod 600 {path}`, or make a new key if somebody may have copied it",
             reason="KeyFileExposed",
         )
     try:
