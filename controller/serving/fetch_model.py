@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from controller.clients import artifacts
-from controller.clients.errors import Denied, NotFound, Unavailable
+from controller.clients.errors import Denied, NotFound
 from controller.serving import step
 
 SAMPLE: Final = "mainspring/sample.json"
@@ -62,12 +62,12 @@ async def fetch_model(source: Source, run: str, digest: str, out: Path) -> None:
         artifacts.verify(arriving, digest)
         artifacts.locate(arriving)
         sample = await _sample(source, run)
+        if sample is not None:
+            (out / "sample.json").write_bytes(sample)
         shutil.rmtree(target, ignore_errors=True)
         arriving.rename(target)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
-    if sample is not None:
-        (out / "sample.json").write_bytes(sample)
     log.info("%d files of run %s have digest %s", count, run, digest)
 
 
@@ -82,8 +82,7 @@ def _there(target: Path, digest: str) -> bool:
 async def _sample(source: Source, run: str) -> bytes | None:
     try:
         return await source.read_artifact(run, SAMPLE, SAMPLE_MAX_BYTES)
-    except (NotFound, Denied, Unavailable) as error:
-        # Some stores answer 404 in another form; a model without a sample is proved in another way.
+    except (NotFound, Denied) as error:
         log.info("no sample request: %s", error.message)
         return None
 
