@@ -27,6 +27,7 @@ from controller.api.validation_words import Node, did_you_mean, sentence, shown
 
 _MENTIONS_US: Final = re.compile(rf"(?i)mainspr|\b({'|'.join(KINDS)})\b".encode())
 _WRITTEN_BY_US: Final = "ModelRevision"
+_PASSWORD: Final = re.compile(r"://[^/\s]*@")
 _FREE: Final = "x-kubernetes-preserve-unknown-fields"
 
 
@@ -117,7 +118,8 @@ class _Check:
             wrong = {path for path, _ in found}
             self.warnings += [self._problem(document, *w) for w in warnings_of(value) if w[0] not in wrong]
         self.problems += [self._problem(document, *f) for f in found]
-        self.documents.append(CheckedDocument(value, document.positions))
+        if not found:
+            self.documents.append(CheckedDocument(_wanted(value), document.positions))
         return None
 
     def _name(self, value: Manifest, document: Document) -> None:
@@ -132,7 +134,14 @@ class _Check:
 
     def _problem(self, document: Document, path: Path, message: str) -> Problem:
         line, column = document.position(path)
-        return Problem(self.file, line, column, escaped(str(FieldError(path, ""))).removesuffix(": "), message)
+        where = escaped(str(FieldError(path, ""))).removesuffix(": ")
+        return Problem(self.file, line, column, where, _PASSWORD.sub("://***@", message))
+
+
+def _wanted(value: Manifest) -> Manifest:
+    """Leave out what only the controller and the API server write: status, and nulls that kubectl prints."""
+    metadata = {k: v for k, v in value["metadata"].items() if v is not None}
+    return {k: metadata if k == "metadata" else v for k, v in value.items() if k != "status"}
 
 
 def _foreign(value: Manifest) -> str | None:

@@ -1,0 +1,170 @@
+"""Files as people get them wrong, by the row of the bad-input table that they belong to.
+
+Rows of kinds and fields that this Mainspring has not: Y32 (image policy), Y33 (resources), Y34 (pod template),
+Y35 (secretRef), Y36 (schedule), Y38 (CEL gates), Y41 (fairness), Y42 to Y44 (DriftPolicy, retrain).  Rows about
+the controller and not about a file: Y26, Y39, Y45, Y49 to Y52, Y54.  Y06 to Y09 are timed beside the table.
+"""
+
+from __future__ import annotations
+
+BASE = """\
+apiVersion: mainspring.dev/v1alpha1
+kind: ModelSpec
+metadata:
+  name: churn
+  namespace: ml
+spec:
+  source:
+    url: https://git.example.com/team/churn.git
+    ref:
+      branch: main
+  data:
+    - name: train
+      path: data/train.csv
+  columns:
+    target: churned
+  training:
+    command: [python, train.py]
+  gates:
+    - name: good
+      metric: f1
+      min: 0.85
+  serving:
+    minReplicas: 2
+"""
+
+
+def changed(*changes: tuple[str, str]) -> bytes:
+    """Replace pieces of the base, each of which must be there exactly once."""
+    text = BASE
+    for old, new in changes:
+        assert text.count(old) == 1, f"{old!r} is not in the base exactly once"
+        text = text.replace(old, new)
+    return text.encode()
+
+
+def tr(lines: str) -> bytes:
+    """Put lines into `training`."""
+    return changed(("  training:\n", f"  training:\n{lines}"))
+
+
+def sp(lines: str) -> bytes:
+    """Put lines into `spec`."""
+    return changed(("spec:\n", f"spec:\n{lines}"))
+
+
+HEAD = BASE.partition("spec:")[0].encode()
+
+CASES: dict[str, bytes] = {
+    "Y01-empty": b"",
+    "Y01-comments": b"# nothing\n# here\n",
+    "Y01-separator": b"---\n",
+    "Y02-spec-null": HEAD + b"spec: null\n",
+    "Y02-spec-list": HEAD + b"spec: []\n",
+    "Y02-spec-text": HEAD + b'spec: "x"\n',
+    "Y03": changed(("  training:", "  trainig:")),
+    "Y03-elsewhere": sp("  stepWeights: [10]\n"),
+    "Y04-twice": tr("    seed: 1\n    seed: 2\n"),
+    "Y05": changed(("[python, train.py]", "&c [python, train.py]"), ("min: 0.85", "min: 0.85\n      x: *c")),
+    "Y10": changed(("branch: main", "branch: !!python/object/apply:os.system [ls]")),
+    "Y10-binary": changed(("branch: main", "branch: !!binary bWFpbg==")),
+    "Y10-own": changed(("branch: main", "branch: !own main")),
+    "Y11": changed(("      branch: main", "      <<: {branch: main}")),
+    "Y12-octal": changed(("branch: main", "commit: 0123456")),
+    "Y12-exponent": changed(("branch: main", "commit: 1e10")),
+    "Y12-digits": changed(("branch: main", "commit: 12345678")),
+    "Y13": changed(("min: 0.85", "max: 1e3")).replace(b"f1", b"rmse"),
+    "Y14-yes": sp("  suspend: yes\n"),
+    "Y14-off": changed(("target: churned", "target: off")),
+    "Y14-y": changed(("target: churned", "target: y")),
+    "Y14-quoted": sp('  suspend: "on"\n'),
+    "Y15": changed(("branch: main\n", "branch: main\n    interval: 12:30:00\n")),
+    "Y16-nan": changed(("0.85", ".nan")),
+    "Y16-inf": changed(("0.85", "-.inf")),
+    "Y17-text": changed(("0.85", '"0.85"')),
+    "Y17-bool": changed(("0.85", "true")),
+    "Y17-list": changed(("0.85", "[0.85]")),
+    "Y18": changed(("minReplicas: 2", "minReplicas: 1" + "0" * 4999)),
+    "Y19-half": changed(("minReplicas: 2", "minReplicas: 1.5")),
+    "Y19-one": changed(("minReplicas: 2", "minReplicas: 2.0")),
+    "Y20-neg": changed(("minReplicas: 2", "minReplicas: -1")),
+    "Y20-0": changed(("minReplicas: 2", "minReplicas: 0")),
+    "Y20-2^31": changed(("minReplicas: 2", "minReplicas: 2147483648")),
+    **{
+        f"Y21-{i}": changed(("minReplicas: 2", f"canary: {{stepWeights: {w}}}"))
+        for i, w in enumerate(["[]", "[50, 10]", "[50, 101]", "[50, 50]"])
+    },
+    "Y21-1000": changed(("minReplicas: 2", f"canary: {{stepWeights: {[50] * 1000}}}")),
+    "Y22-tab": changed(("    ref:\n", "\tref:\n")),
+    "Y22-crlf": BASE.replace("\n", "\r\n").encode(),
+    "Y22-bom": b"\xef\xbb\xbf" + BASE.encode(),
+    "Y22-utf16": BASE.encode("utf-16"),
+    "Y22-latin": changed(("churned", "ch\u00fcrned")).decode().encode("latin-1"),
+    "Y23-nul": changed(("churned", "chur\x00ned")),
+    "Y23-esc": changed(("churned", '"\\ea"')),
+    "Y23-rtl": changed(("churned", "chur\u202ened")),
+    "Y23-zero-width": changed(("churned", "chur\u200bned")),
+    "Y24": changed(("name: churn\n", "name: c\u0430t\n")),
+    "Y25-41": changed(("name: churn\n", "name: " + "c" * 41 + "\n")),
+    "Y25-40": changed(("name: churn\n", "name: " + "c" * 40 + "\n")),
+    "Y25-dots": changed(("name: churn\n", "name: a.b\n")),
+    "Y27-default": changed(("name: churn\n", "name: default\n")),
+    "Y27-lead": changed(("name: churn\n", "name: -x\n")),
+    "Y27-trail": changed(("name: churn\n", "name: x-\n")),
+    "Y27-upper": changed(("name: churn\n", "name: X\n")),
+    "Y28-labels": changed(
+        ("  namespace: ml\n", "  namespace: ml\n  labels:\n" + "".join(f"    l{i}: v\n" for i in range(10000)))
+    ),
+    "Y28-label-value": changed(("  namespace: ml\n", f"  namespace: ml\n  labels: {{team: {'x' * 64}}}\n")),
+    "Y28-annotation": changed(
+        ("  namespace: ml\n", f"  namespace: ml\n  annotations: {{a: {'x' * 300 * 1024}}}\n")
+    ),
+    "Y29-count": tr("    env:\n" + "".join(f"      - name: A{i}\n" for i in range(5000))),
+    **{
+        f"Y29-{k}": tr(f"    env: [{{name: {k}}}]\n")
+        for k in ["LD_PRELOAD", "PATH", "PYTHONPATH", "KUBERNETES_SERVICE_HOST"]
+    },
+    "Y30-text": changed(("[python, train.py]", "python train.py")),
+    "Y30-shell": changed(("[python, train.py]", '"python train.py && rm -rf $HOME"')),
+    "Y30-empty": changed(("[python, train.py]", "[]")),
+    "Y30-long": changed(("[python, train.py]", "[python, %s]" % ("x" * 5000))),
+    **{
+        f"Y31-{k}": tr(f"    image: {v}\n")
+        for k, v in {
+            "empty": '""',
+            "digest": "a/b@sha256:00ff",
+            "upper": "Reg.example.com/A",
+            "http": "http://a/b",
+            "spaces": '"a b"',
+        }.items()
+    },
+    **{
+        f"Y37-{k}": changed(("branch: main\n", f"branch: main\n    interval: {v}\n"))
+        for k, v in {
+            "zero": "0s",
+            "negative": "-5m",
+            "long": "1000000h",
+            "words": "5 minutes",
+            "iso": "PT5M",
+        }.items()
+    },
+    "Y40-same": changed(("      min: 0.85", "      min: 0.85\n    - {name: good, metric: f1, max: 1}")),
+    "Y40-above": changed(("min: 0.85", "min: 0.85\n      max: 0.5")),
+    "Y40-empty": changed(("      min: 0.85\n", "")),
+    "Y46-future": changed(("v1alpha1", "v2")),
+    "Y46-kind": changed(("kind: ModelSpec", "kind: ModelSpce")),
+    "Y46-group": changed(("mainspring.dev", "mainsprng.dev")),
+    "Y47": b"---\n".join(
+        [BASE.encode().replace(b"name: churn", b"name: m%d" % i) for i in range(4)] + [changed(("f1", "f2"))]
+    ),
+    "Y48": BASE.encode() + b"---\n" + BASE.encode(),
+    "Y53": BASE.encode() + b"status: {stage: Serving}\n",
+    "Y55": changed(("https://git", "https://bot:hunter2@git")),
+    "Y56": sp('  suspend: "false"\n'),
+    "Y02-empty-value": changed(("      min: 0.85", "      min:")),
+    "Y02-missing": changed(("    target: churned", "    id: x")),
+    "Y17-scalar": changed(("target: churned", "target: churned\n    positive: [1]")),
+    "Y31-unpinned": tr("    image: a/b:1\n"),
+    "Y03-metadata": changed(("  namespace: ml", "  namespace: ml\n  labls: {a: b}")),
+}
+"""Text of every case by its id: the row, and what makes it special."""
