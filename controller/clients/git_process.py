@@ -163,7 +163,7 @@ async def run(
                 errors.cancel()
     except TimeoutError:
         raise Unavailable(
-            f"{what}: no result within {timeout_s:.3g} s; git was stopped", reason="GitTimeout"
+            f"{what}: no result within {round(timeout_s, 1):g} s; git was stopped", reason="GitTimeout"
         ) from None
     finally:
         _kill(process.pid)

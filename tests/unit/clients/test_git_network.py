@@ -38,8 +38,15 @@ def refused(kind, mirrors, url, **kw):
 
 
 def processes_that_mention(text):
-    listing = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, env=ENV, check=True).stdout
-    return [line for line in listing.splitlines() if text in line]
+    """List processes with `text` in their arguments, once killed ones have had five seconds to vanish."""
+    deadline = time.monotonic() + 5
+    while True:
+        listing = subprocess.run(
+            ["ps", "-eo", "args="], capture_output=True, text=True, env=ENV, check=True
+        ).stdout
+        found = [line for line in listing.splitlines() if text in line]
+        if not found or time.monotonic() > deadline:
+            return found
 
 
 @pytest.fixture
