@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from controller.jobs import checks_builtin, entry, fetch_data, split, tables
 from controller.jobs.entry import TryAgain, WrongInput
 from controller.jobs.fetch_code import place_code
 from controller.jobs.fetch_data import Datasets, Got, Prepared
-from controller.jobs.fetch_world import RealWorld, World
+from controller.jobs.fetch_world import Models, RealWorld, World
 
 SAMPLE_ROWS: Final = 10_000
 """Most training rows in the sample for the profile."""
@@ -192,7 +192,21 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def step(given: argparse.Namespace) -> Termination:
+def registry() -> Models:
+    """Open the registry at MLFLOW_TRACKING_URI.
+
+    Raises:
+        Denied: RegistryMissing: it is not set.
+    """
+    from controller.clients.registry import Registry
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise Denied("MLFLOW_TRACKING_URI is not set, so no model can be fetched", reason="RegistryMissing")
+    return Registry(uri)
+
+
+async def step(given: argparse.Namespace, models: Callable[[], Models] = registry) -> Termination:
     """Read the task and do it; raises as `fetch`."""
     from controller.clients.git import Mirrors
 
@@ -203,7 +217,7 @@ async def step(given: argparse.Namespace) -> Termination:
     policy = GitPolicy(file_roots=tuple(given.allow_file_root), allowed_hosts=tuple(given.allow_host))
     with tempfile.TemporaryDirectory(prefix="mainspring-fetch-") as scratch:
         mirrors = Mirrors(given.mirror or Path(scratch) / "mirrors", policy)
-        world = RealWorld(mirrors, policy, os.environ.get("MLFLOW_TRACKING_URI", ""))
+        world = RealWorld(mirrors, policy, models)
         data = Path(scratch) / "data"
         data.mkdir()
         facts = await fetch(task, places, world, data, datetime.now(UTC))
@@ -212,10 +226,10 @@ async def step(given: argparse.Namespace) -> Termination:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the step and return its exit code."""
+def main(argv: Sequence[str] | None = None, models: Callable[[], Models] = registry) -> int:
+    """Run the step and return its exit code; `models` opens the registry."""
     given = arguments(sys.argv[1:] if argv is None else argv)
-    return entry.run_step("fetch", lambda: step(given))
+    return entry.run_step("fetch", lambda: step(given, models))
 
 
 if __name__ == "__main__":

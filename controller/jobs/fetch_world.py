@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -59,14 +59,29 @@ class World(Protocol):
         ...
 
 
+class Models(Protocol):
+    """The registry, as `fetch` needs it; `controller.clients.registry.Registry` is one."""
+
+    async def download_model(self, run_id: str, dest: Path) -> object:
+        """Write every file of the model of a run below a directory."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
 class RealWorld:
-    """Git mirrors of this step, an HTTP client, and the registry at `tracking_uri`."""
+    """Git mirrors of this step, an HTTP client, and a registry that is opened once it is needed."""
 
     def __init__(
-        self, mirrors: Mirrors, policy: GitPolicy, tracking_uri: str, resolver: git_net.Resolver | None = None
+        self,
+        mirrors: Mirrors,
+        policy: GitPolicy,
+        models: Callable[[], Models],
+        resolver: git_net.Resolver = git_net.resolve_host,
     ) -> None:
-        self._mirrors, self._policy, self._tracking_uri = mirrors, policy, tracking_uri
-        self._resolver = resolver or git_net.resolve_host
+        self._mirrors, self._policy, self._models, self._resolver = mirrors, policy, models, resolver
         self._here: set[tuple[str, str]] = set()
 
     async def files(self, url: str, commit: str) -> tuple[TreeEntry, ...]:
@@ -114,14 +129,8 @@ class RealWorld:
 
     async def model(self, run: str, dest: Path) -> None:
         """Download the artifact path `model` of a run. Raises what the registry client raises."""
-        from controller.clients.registry import Registry
-
-        if not self._tracking_uri:
-            raise Denied(
-                "MLFLOW_TRACKING_URI is not set, so the model cannot be fetched", reason="RegistryMissing"
-            )
-        async with aclosing(Registry(self._tracking_uri)) as registry:
-            await registry.download_model(run, dest)
+        async with aclosing(self._models()) as models:
+            await models.download_model(run, dest)
 
     async def _judge(self, uri: str) -> None:
         """Refuse a host that is not public and not listed, by name and by what the name resolves to."""

@@ -97,10 +97,13 @@ def times_of(column: Any, name: str) -> Any:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         bad = ~np.isfinite(values)
     else:
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.astype(object)
         parsed = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
         bad = parsed.isna().to_numpy()
-        since = parsed - pd.Timestamp(0, tz="UTC")
-        values = since.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
+        # Microseconds reach from year 1 to 9999; nanoseconds would not.
+        moments = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        values = moments.astype(np.int64) / 1e6
     if bad.any():
         rows = ", ".join(f"{row + 1:,}" for row in np.flatnonzero(bad)[:3])
         raise WrongInput(

@@ -126,6 +126,20 @@ def write_frame(frame: Any, dest: Path) -> None:
         raise WrongInput("DataInvalid", f"a column mixes types: {text[:200]}") from None
 
 
+def content_of(table: Table, columns: Sequence[str]) -> list[bytes]:
+    """Digest every row by some of its columns only, as `Table.content` does by all of them."""
+    if not isinstance(table.body, CsvBody):
+        from controller.jobs import tables_parquet
+
+        return tables_parquet.content(table.body, columns)
+    reader = csv.reader(io.StringIO(table.body.head + "".join(table.body.records), newline=""), strict=True)
+    header = next(reader)
+    # pandas calls an unnamed column by its position.
+    names = [str(c) for c in table.frame.columns] if len(header) == len(table.frame.columns) else header
+    places = [names.index(c) for c in sorted(columns)]
+    return [digest_of([fields[i] for i in places]) for fields in reader]
+
+
 def check_names(name: str, columns: Sequence[str]) -> None:
     """Refuse a header in which a name comes twice, or that is too wide.
 
