@@ -31,8 +31,8 @@ PARAM_MAX: Final = 6000
 _CHUNK: Final = 1_048_576
 _LITERAL: Final = re.compile(r"[^'\"`\\\x00-\x1f]{1,250}")
 _SLOT: Final = re.compile(re.escape(TAG_LEDGER) + r"\.([0-9]{6})")
-_PART: Final = re.compile(r"(?:[^/\\\x00-\x1f\x7f%]|%(?![0-9A-Fa-f]{2}))*")
-"""No `%41` and such: MLflow decodes those again, so that a file would come back under another name."""
+_PART: Final = re.compile(r"(?:[^/\\\x00-\x1f\x7f%#]|%(?![0-9A-Fa-f]{2}))*")
+"""No `%41`, which MLflow decodes once more, so that a file would come back under another name; `#` it refuses."""
 
 
 def key(name: str) -> str:
@@ -75,7 +75,9 @@ def entry_path(seq: int) -> str:
 def refused(path: str) -> Denied:
     """Return the error about a path that is not used."""
     return Denied(
-        f"the artifact path {path[:120]!r} is refused: only plain names below it", reason="ArtifactPathRefused"
+        f"the artifact path {path[:120]!r} is refused: plain names only, no `..`, no links, no two that differ "
+        "in case only",
+        reason="ArtifactPathRefused",
     )
 
 

@@ -177,10 +177,10 @@ class MlflowServer:
     def _wait(self, progress: Callable[[str], None], end: float) -> None:
         """Wait until the database answers, too: the first request of all makes its tables."""
         told = time.monotonic()
-        while not _answers(self.tracking_uri):
+        while (status := _look(self.tracking_uri)) != 200:
             now = time.monotonic()
-            if not self.running() or now > end:
-                what = "does not answer" if self.running() else "ended at once"
+            if status or not self.running() or now > end:
+                what = f"answers {status}" if status else "does not answer" if self.running() else "ended at once"
                 raise Unavailable(
                     f"MLflow {what}: {self._last_words()}; see {self.log}", reason="MlflowNotStarted"
                 )
@@ -210,14 +210,14 @@ class MlflowServer:
         fresh.replace(self._file)
 
 
-def _answers(uri: str) -> bool:
-    """Tell whether MLflow's API answers at this address, through no proxy."""
+def _look(uri: str) -> int:
+    """Return the HTTP status of a first request to MLflow's API, through no proxy; 0 while nothing answers."""
     try:
         with httpx.Client(trust_env=False, timeout=10) as client:
             answer = client.post(f"{uri}/api/2.0/mlflow/experiments/search", json={"max_results": 1})
     except httpx.HTTPError:
-        return False
-    return answer.status_code == 200
+        return 0
+    return answer.status_code
 
 
 def _identity(pid: int) -> str:
