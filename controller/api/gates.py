@@ -153,5 +153,5 @@ def _unknown_metric(value: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(value, METRICS, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
+    hint = f'; did you mean "{near[0]}"?' if near else "."
     return f'"{value}" is not a known metric{hint} Known: {", ".join(METRICS)}'

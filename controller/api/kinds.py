@@ -6,6 +6,7 @@ store and the controller all use it, so that they cannot disagree.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -177,7 +178,7 @@ def parse(manifest: Manifest) -> Typed | tuple[FieldError, ...]:
     if kind is None or manifest.get("apiVersion") != API_VERSION:
         return (FieldError(("kind",), f"not one of {', '.join(KINDS)} in {API_VERSION}"),)
     try:
-        return kind.model.model_validate(manifest)  # type: ignore[return-value]
+        return kind.model.model_validate_json(json.dumps(manifest), strict=True)  # type: ignore[return-value]
     except ValidationError as error:
         problems = tuple(_field_error(e) for e in error.errors(include_url=False, include_context=False))
     if all(p.path[:1] == ("status",) for p in problems):

@@ -22,6 +22,12 @@ Argument = Annotated[str, StringConstraints(max_length=4096)]
 URL_PROTOCOLS = frozenset({"https", "ssh", "http", "file"})
 """What a URL may be in the language; which of them are allowed where is the operator's setting."""
 
+IMAGE_PATTERN = (
+    r"^[a-z0-9]+([._-]+[a-z0-9]+)*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
+"""An image reference: host, port, path, tag and digest as the registries' own specification has them."""
+
 FORBIDDEN_ENV = frozenset(
     {
         "PATH",
@@ -129,7 +135,7 @@ class Training(Strict):
             str,
             StringConstraints(
                 max_length=512,
-                pattern=r"^[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$",
+                pattern=IMAGE_PATTERN,
             ),
         ]
         | None

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from controller.api import base
+from controller.api.modelspec import IMAGE_PATTERN
 from controller.api.strictyaml import escaped
 from controller.api.strictyaml_scalars import Trap, cut, plain
 
@@ -27,7 +28,7 @@ PATTERNS: Final[dict[str, str]] = {
     r"^(https|http|file)://": "an address that begins with https://, http:// or file://",
     r"^([0-9a-f]{40}|[0-9a-f]{64})$": "a full commit: 40 or 64 lower-case hex digits",
     r"^[A-Za-z_][A-Za-z0-9_]*$": 'letters, digits and "_", not beginning with a digit',
-    r"^[a-z0-9][a-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$": (
+    IMAGE_PATTERN: (
         "an image such as registry.example.com/team/train:1.2 or …@sha256: and 64 hex digits: lower case, "
         "no spaces, no http://"
     ),

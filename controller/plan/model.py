@@ -107,7 +107,7 @@ def _note_source(r: Round, source: SourceSeen, wanted: str) -> None:
         old = find(r.status.conditions, SOURCE_READY)
         reason = old.reason if old is not None and old.status == "True" else reason
     if reason == "NoRelevantChange":
-        message = f"no relevant change: {source.label} ({source.subject}) touches nothing that makes {wanted}"
+        message = f"no relevant change: {_named(source)} ({source.subject}) touches nothing that makes {wanted}"
     r.conditions.append((SOURCE_READY, "True", reason, message))
     r.set(
         source=SourceStatus(
@@ -125,9 +125,9 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
     champion = r.champion
     assert champion is not None
     challenger = r.status.challenger
-    why = Cause("Champion", f"{champion.revision} is what {source.label} asks for")
+    why = Cause("Champion", f"{champion.revision} is what {_named(source)} asks for")
     if challenger is not None:
-        why = Cause("Superseded", f"{source.label} asks for {champion.revision}, which is the champion")
+        why = Cause("Superseded", f"{_named(source)} asks for {champion.revision}, which is the champion")
         rollout.abort(r, challenger.revision, why)
     else:
         rollout.settle_route(r, None, 0, why)
@@ -142,7 +142,7 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
         )
     version = f" version {champion.version}" if champion.version else ""
     message = (
-        f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {source.label} asks"
+        f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {_named(source)} asks"
     )
     return r.finish("True", "Succeeded", message, stage="Serving")
 
@@ -356,6 +356,11 @@ def _ledger_status(r: Round) -> LedgerStatus | None:
     if r.ledger is None:
         return r.status.ledger
     return LedgerStatus(entries=len(r.ledger.entries), ignored=len(r.ledger.problems))
+
+
+def _named(source: SourceSeen) -> str:
+    """Name a commit for people: the label with seven digits instead of forty."""
+    return source.label.replace(source.commit, source.commit[:7])
 
 
 def _last_status(seen: ModelSeen) -> ModelSpecStatus:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api import hashes
 from controller.api.conditions import timestamp
@@ -183,6 +186,8 @@ class Simulation:
 
     crash_at: int | None = None
     stale: bool = False
+    look_every_s: float | None = None
+    """Missed events: objects are looked at only every so often, once each, and never until all is settled."""
     train_s: float = 30.0
     clock: Clock = field(default_factory=Clock)
     git: FakeGit = field(default_factory=FakeGit)
@@ -192,12 +197,14 @@ class Simulation:
     fail_training: Callable[[Manifest], bool] = lambda _: False
     lines: list[str] = field(default_factory=list)
     writes: list[int] = field(default_factory=lambda: [0])
+    told_before: int = 0
+    """Writes of the part that another story tells too."""
 
     def __post_init__(self) -> None:
         uids = iter(range(1, 10**9))
         self.store = Store.open(":memory:", now=self.clock.now, uids=lambda: f"uid-{next(uids)}")
         self.registry = FakeRegistry()
-        self.signer = Signer.from_seed(b"s" * 32)
+        self.signer = Signer(Ed25519PrivateKey.from_private_bytes(b"s" * 32))
         self.jobs_started: list[str] = []
         self._last_line = ""
         self.restart()
@@ -221,9 +228,10 @@ class Simulation:
 
     # -- time --------------------------------------------------------------------------------------------------
 
-    async def run(self, seconds: float, step_s: float = 5.0) -> None:
+    async def run(self, seconds: float, step_s: float = 10.0) -> None:
         """Let time pass: all reconcilers, the kubelet and the traffic take turns until the time is over."""
         end = self.clock.moment + timedelta(seconds=seconds)
+        step_s = self.look_every_s or step_s
         while True:
             await self.settle()
             if self.clock.moment >= end:
@@ -234,16 +242,27 @@ class Simulation:
 
     async def settle(self, rounds: int = 40) -> None:
         """Reconcile everything until nothing changes any more at this moment."""
+        if self.look_every_s is not None:
+            await self._round()
+            return
         for _ in range(rounds):
-            before = self.store.version()
-            for kind in ("ModelRepository", "ModelSpec", "ModelRevision"):
-                for manifest in await self.store.list(kind):
-                    await self.reconcile(key_of(manifest))
-            await self.kubelet()
-            await self.note()
-            if self.store.version() == before:
+            before = await self._version()
+            await self._round()
+            if await self._version() == before:
                 return
         raise AssertionError(f"not settled after {rounds} rounds at {self.clock.moment}")
+
+    async def _round(self) -> None:
+        for kind in ("ModelRepository", "ModelSpec", "ModelRevision"):
+            for manifest in await self.store.list(kind):
+                await self.reconcile(key_of(manifest))
+        await self.kubelet()
+        await self.note()
+
+    async def _version(self) -> frozenset[tuple[str, str]]:
+        kinds = ("ModelRepository", "ModelSpec", "ModelRevision", "Job", "Deployment", "Service", "HTTPRoute", "Pod")
+        objects = [m for kind in kinds for m in await self.store.list(kind)]
+        return frozenset((str(key_of(m)), m["metadata"]["resourceVersion"]) for m in objects)
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile one object; a crash is followed by a restart."""
@@ -356,8 +375,9 @@ class Simulation:
             shares = " ".join(f"{b['name'].rpartition('-')[0]}={b['weight']}%" for b in backends)
             text = f"{status.get('stage')}: {ready['reason']}: {ready['message']}"
             line = f"  champion {champion}  route {shares or 'none'}\n  {text}"
-            if line != self._last_line:
-                self._last_line = line
+            seen = re.sub(r"[0-9hms]+ to go.*", "", line)
+            if seen != self._last_line:
+                self._last_line = seen
                 passed = (self.clock.moment - START).total_seconds()
                 self.lines.append(f"{int(passed // 60):02d}:{int(passed % 60):02d}\n{line}")
 

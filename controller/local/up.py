@@ -1,0 +1,105 @@
+"""Local mode, running: MLflow, the runner, the router and the reconcilers of one state directory.
+
+Killed at any moment it leaves jobs and servers running; started again it adopts them.  `stop_all` ends everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from controller.clients.errors import Denied
+from controller.local.mlflow_server import MlflowServer
+from controller.local.runner import Runner
+from controller.local.session import Places, git_roots, open_store, open_world, prepare
+from controller.local.store import Store
+from controller.reconcile.controller import Controller
+from controller.reconcile.world import World
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class LocalMode:
+    """Everything that runs, once started."""
+
+    where: Places
+    store: Store
+    world: World
+    runner: Runner
+    mlflow: MlflowServer
+    lock: IO[str]
+
+    @classmethod
+    async def start(cls, where: Places, *, router_port: int = 0, progress: Progress = log.info) -> LocalMode:
+        """Start or adopt MLflow and the router, and open the world.
+
+        Raises:
+            Denied: reason AlreadyRunning: another controller works on this state directory.
+        """
+        prepare(where)
+        lock = _lock(where.state / "controller.lock")
+        store = open_store(where)
+        mlflow = MlflowServer(where.mlflow, where.state)
+        progress("starting the MLflow server (its first start makes its database)")
+        tracking_uri = await asyncio.to_thread(mlflow.start, progress)
+        progress(f"MLflow is at {tracking_uri}")
+        (where.state / "tracking-uri").write_text(f"{tracking_uri}\n")
+        roots = ":".join(str(r) for r in git_roots(where))
+        env = {
+            "MAINSPRING_GIT_FILE_ROOTS": roots,
+            "MAINSPRING_MIRRORS": str(where.mirrors),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        }
+        runner = Runner(store, where.run, env=env, router_port=router_port)
+        await runner.sync()
+        world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
+        (where.state / "router-url").write_text(f"{runner.router_url}\n")
+        return cls(where, store, world, runner, mlflow, lock)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile and run processes until `stop` is set."""
+        tasks = [asyncio.create_task(Controller(self.world).run(stop)), asyncio.create_task(self.runner.run(stop))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stop_all(self) -> None:
+        """End all processes: jobs, servers, router, MLflow. What is recorded stays."""
+        await self.runner.stop_all()
+        await asyncio.to_thread(self.mlflow.stop)
+
+    def close(self) -> None:
+        """Let go of files; processes are not touched."""
+        self.store.close()
+        self.lock.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Take the lock that one controller holds; the kernel frees it with the process, however that ends."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        message = (
+            f"another `mainspring up` (process {holder}) works on {path.parent}; stop it or use another --state"
+        )
+        raise Denied(message, reason="AlreadyRunning") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
