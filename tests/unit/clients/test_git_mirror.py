@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 import pytest
 
@@ -86,6 +87,22 @@ def test_a_damaged_mirror_is_fetched_anew_once_and_gives_the_right_bytes(mirrors
     assert mirrors.fetches == 2
 
 
+def test_a_file_with_other_bytes_than_its_id_says_is_never_given_out(mirrors, repo, tmp_path):
+    """G15: well-formed, checksums right, only the content is another one."""
+    commit = pull(mirrors, repo)
+    mirror, pack = only(tmp_path, "*.git"), only(tmp_path, "*.git/objects/pack/*.pack")
+    data = pack.read_bytes()
+    for path in pack.parent.iterdir():
+        path.unlink()
+    Scratch(mirror).git("unpack-objects", "-q", stdin=data)
+    sha = repo.git("rev-parse", "main:train.py")
+    loose = mirror / "objects" / sha[:2] / sha[2:]
+    loose.chmod(0o644)
+    loose.write_bytes(zlib.compress(b"blob 8\0evil()\n\n"))
+    assert asyncio.run(mirrors.read(repo.url, commit, "train.py")) == b"print()\n"
+    assert mirrors.fetches == 2
+
+
 def test_many_readers_of_a_damaged_mirror_fetch_it_once(mirrors, repo, tmp_path):
     commit = pull(mirrors, repo)
 
@@ -123,6 +140,7 @@ def test_a_tree_that_git_calls_malformed_is_not_taken(mirrors, repo):
         pull(mirrors, repo)
     assert caught.value.reason == "GitCorrupt"
     assert "damaged" in caught.value.message
+    assert mirrors.fetches == 2, "dropped and fetched anew once, not for ever"
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------
