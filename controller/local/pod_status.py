@@ -30,7 +30,7 @@ def pod_status(seen: Seen, *, ready: bool, before: Manifest, now: str) -> Manife
         before: its status until now, for the time of the last transition.
         now: RFC 3339.
     """
-    statuses = [_container_status(c, seen, ready=ready, now=now) for c in seen.plan.containers]
+    statuses = [_container_status(c, seen, ready=ready) for c in seen.plan.containers]
     inits = [c.init for c in seen.plan.containers]
     phase, reason = phase_of(seen)
     status: Manifest = {
@@ -166,7 +166,7 @@ def _ended_well(seen: Seen, name: str) -> bool:
     return name in seen.exits and seen.exits[name]["exitCode"] == 0
 
 
-def _container_status(container: Container, seen: Seen, *, ready: bool, now: str) -> Manifest:
+def _container_status(container: Container, seen: Seen, *, ready: bool) -> Manifest:
     name, run, ended = container.name, seen.runs.get(container.name), seen.exits.get(container.name)
     ended_well = _ended_well(seen, name)
     status: Manifest = {
@@ -179,10 +179,10 @@ def _container_status(container: Container, seen: Seen, *, ready: bool, now: str
     if run is not None and (ended is None or int(ended["count"]) < int(run["count"])):
         status["state"] = {"running": {"startedAt": run["startedAt"]}}
         if seen.state in ("Lost", "Done"):
-            gone = {"exitCode": LOST_CODE, "reason": "ContainerStatusUnknown", "message": "", "finishedAt": now}
-            # A finished pod's status must not move with the clock.
-            gone["finishedAt"] = seen.done.get("finishedAt", run["startedAt"])
-            status["state"] = {"terminated": {**gone, "startedAt": run["startedAt"]}}
+            gone = {"exitCode": LOST_CODE, "reason": "ContainerStatusUnknown", "message": ""}
+            # Nobody saw when; the status of a pod that is over must not move with the clock.
+            times = {"startedAt": run["startedAt"], "finishedAt": seen.done.get("finishedAt", run["startedAt"])}
+            status["state"] = {"terminated": {**gone, **times}}
         if ended is not None:
             status["lastState"] = {"terminated": _terminated(ended)}
     elif ended is not None:

@@ -144,9 +144,16 @@ class PodDirectory:
         """Remember that this pod is to be stopped, also for a controller that comes after us."""
         shim.write_json(str(self.path / "stop.json"), mark)
 
-    def terminate(self) -> None:
-        """Ask the shim to stop its container and end."""
-        self._signal(signal.SIGTERM)
+    def busy(self) -> bool:
+        """Tell whether the shim lives, or is coming up."""
+        if self._child is not None and self._child.poll() is None:
+            return True
+        me = self._read("shim.json")
+        return bool(me) and shim.identity(int(me["pid"])) == me["identity"]
+
+    def terminate(self) -> bool:
+        """Ask the shim to stop its container and end; tell whether there was one to ask."""
+        return self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the shim and every process it left."""
@@ -168,15 +175,21 @@ class PodDirectory:
             self.path.rename(target)
         except FileNotFoundError:
             target = target.parent
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
         empty_trash(trash)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> bool:
         me = self._read("shim.json")
-        if me and shim.identity(int(me["pid"])) == me["identity"]:
+        told = bool(me) and shim.identity(int(me["pid"])) == me["identity"]
+        if told:
             with contextlib.suppress(ProcessLookupError):  # it ended between the look and the signal
                 os.kill(int(me["pid"]), number)
+        elif self._child is not None and number == signal.SIGKILL:
+            self._child.kill()
         if self._child is not None:
             self._child.poll()
+        return told
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
@@ -225,3 +238,8 @@ class Directories:
         """List the pods that have a directory, in order of namespace and name."""
         paths = sorted(p for p in self._root.glob("*/*") if not p.name.startswith("."))
         return [self.pod(p.parent.name, p.name) for p in paths]
+
+    def clear_drafts(self) -> None:
+        """Throw away what a controller that was killed had not finished preparing."""
+        for draft in self._root.glob("*/.draft-*"):
+            shutil.rmtree(draft, ignore_errors=True)

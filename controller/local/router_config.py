@@ -71,8 +71,10 @@ class Balancer:
         self._shape = [(b.name, b.weight) for b in self._weighted]
         # The position goes on over a change of endpoints, so that shares stay exact; new weights start anew.
         keeps = before is not None and before._shape == self._shape
-        self._credit = before._credit if before is not None and keeps else {b.name: 0 for b in self._weighted}
-        self._turns = before._turns if before is not None else {}
+        self._credit: dict[str, int] = {b.name: 0 for b in self._weighted}
+        if before is not None and keeps:
+            self._credit = before._credit
+        self._turns: dict[str, int] = {} if before is None else before._turns
 
     def candidates(self) -> list[tuple[Backend, str]]:
         """List whom to ask, in order: the chosen backend's endpoints, the other backends', then weight 0."""
