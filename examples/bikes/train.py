@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import skops.io
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.pipeline import make_pipeline
 
 from features import features
@@ -30,9 +30,9 @@ def main():
     began = time.monotonic()
     model = make_pipeline(
         features(),
-        HistGradientBoostingRegressor(
-            max_iter=params.get("max_iter", 100),
-            learning_rate=params.get("learning_rate", 0.1),
+        GradientBoostingRegressor(
+            n_estimators=params.get("n_estimators", 150),
+            max_depth=params.get("max_depth", 5),
             min_samples_leaf=params.get("min_samples_leaf", 20),
             random_state=seed,
         ),
