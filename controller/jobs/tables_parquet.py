@@ -14,6 +14,8 @@ from controller.api.base import in_bytes
 from controller.jobs.entry import WrongInput
 from controller.jobs.tables import NULL, Table, by_name, check_names, digest_of
 
+_UNNAMED: Final = "__index_level_"
+"""How pandas stores an index that has no name: it is no column to learn from."""
 UNPACKED_MAX: Final = in_bytes("8Gi")
 """Largest parquet file once unpacked, as its own index says, in bytes."""
 
@@ -31,17 +33,22 @@ def read(path: Path, name: str, start: bytes, keep: frozenset[str]) -> Table:
             _check_size(name, sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)))
             _check_schema(name, file.schema_arrow)
             table = file.read()
-        columns = list(table.column_names)
+        columns = [c for c in table.column_names if not c.startswith(_UNNAMED)]
         texts = {c: _texts(table.column(c)) for c in columns}
-        frame = table.to_pandas(ignore_metadata=True)
+        frame = table.select(columns).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         text = " ".join(str(error).split())[:200]
         raise WrongInput("DataCorrupt", f"{name} cannot be read as parquet: {text}") from None
     if not table.num_rows:
         raise WrongInput("DataEmpty", f"{name} has {len(columns)} columns and no rows")
-    content = [digest_of(row) for row in zip(*by_name(columns)([texts[c] for c in columns]), strict=True)]
-    unnamed = [c for c in columns if c.startswith("__index_level_")]
-    return Table(name, frame.drop(columns=unnamed), content, {c: texts[c] for c in columns if c in keep}, table)
+    digests = [digest_of(row) for row in zip(*by_name(columns)([texts[c] for c in columns]), strict=True)]
+    return Table(name, frame, digests, {c: texts[c] for c in columns if c in keep}, table)
+
+
+def content(table: Any, columns: Sequence[str]) -> list[bytes]:
+    """Digest every row of a pyarrow Table by some of its columns."""
+    texts = [_texts(table.column(c)) for c in sorted(columns)]
+    return [digest_of(row) for row in zip(*texts, strict=True)]
 
 
 def write(table: Any, positions: Sequence[int], dest: Path) -> None:

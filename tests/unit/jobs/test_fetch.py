@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -416,3 +419,22 @@ def test_a_task_with_an_unknown_field_is_refused_by_name(job):
     assert job.run(chekcs=[]) == 3
     assert job.said["reason"] == "TaskInvalid"
     assert "chekcs: Extra inputs are not permitted" in job.said["message"]
+
+
+def test_the_step_starts_as_the_pod_starts_it_with_settings_from_the_environment(job):
+    assert job.run() == 0
+    for name in ("work", "data", "inputs", "features", "labels"):
+        shutil.rmtree(job.at / name, ignore_errors=True)
+    env = {"PATH": os.environ["PATH"], "MAINSPRING_GIT_FILE_ROOTS": str(job.root)}
+    env |= {"MAINSPRING_MIRRORS": str(job.root / "mirrors"), "MAINSPRING_TERMINATION_LOG": str(job.at / "said")}
+    command = [sys.executable, "-m", "controller.jobs.fetch", "--task", str(job.at / "task.json")]
+    for name in ("work", "data", "inputs", "features", "labels"):
+        command += [f"--{name}", str(job.at / name)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = job.facts
+    said = f"{facts['trainingRows']} training and {facts['holdoutRows']} hold-out rows"
+    assert json.loads((job.at / "said").read_text()) == {"outcome": "Done", "message": said}
+    assert subprocess.run(command, env=env, capture_output=True, text=True, check=False).returncode == 1, (
+        "what an earlier attempt left is never mixed with the new"
+    )

@@ -179,3 +179,10 @@ def test_parquet_without_rows_is_empty(tmp_path):
 def test_a_column_of_mixed_types_is_refused_by_name(tmp_path):
     with pytest.raises(WrongInput, match=r"a column mixes types.*mixed"):
         write_frame(pd.DataFrame({"mixed": pd.Series([1, "a"], dtype=object)}), tmp_path / "x.parquet")
+
+
+def test_an_unnamed_index_that_pandas_stored_is_no_column(tmp_path):
+    path = tmp_path / "t.parquet"
+    frame = pd.DataFrame({"a": [1, 2, 3]})
+    frame[frame["a"] > 1].to_parquet(path)
+    assert list(read_table(path, "t.parquet", place="t.parquet").frame.columns) == ["a"]
