@@ -51,7 +51,7 @@ def may_be_our_yaml(path: str, size: int, mode: str = "100644") -> bool:
     return (
         path.lower().endswith((".yaml", ".yml"))
         and size <= OUR_YAML_MAX_BYTES
-        and mode in ("100644", "100755", "100664")
+        and mode in ("100644", "100755")
         and path_problem(path) is None
     )
 
@@ -59,8 +59,10 @@ def may_be_our_yaml(path: str, size: int, mode: str = "100644") -> bool:
 def is_our_yaml(text: str | bytes) -> bool:
     """Tell whether every document of a YAML file has our API group, so that it configures and is no code.
 
+    Bytes are read as UTF-8; what is none is replaced, so that one byte in a comment does not make it code.
     Documents that say nothing (comments only) are passed over; one at least must be ours. Broken YAML is not ours.
     """
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     try:
         # Nodes, not values: an alias is one node however often it is named, and libyaml bounds the depth.
         documents = [d for d in yaml.compose_all(text, Loader=yaml.CSafeLoader) if not _says_nothing(d)]

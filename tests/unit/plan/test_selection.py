@@ -120,3 +120,8 @@ def test_only_yaml_files_of_bounded_size_are_looked_into():
     assert not may_be_our_yaml("model.json", 10)
     assert not may_be_our_yaml("model.yaml", 10, "120000"), "a link is never followed"
     assert not may_be_our_yaml("mo\x1bdel.yaml", 10), "a name that no spec could hold"
+
+
+def test_one_byte_that_is_no_text_does_not_make_our_yaml_code():
+    assert is_our_yaml(b"# caf\xe9\n" + OURS.encode())
+    assert not is_our_yaml(OURS.encode("utf-16"))
