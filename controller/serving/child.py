@@ -27,12 +27,13 @@ REASONS: Final = ("ModelNotLoadable", "EnvironmentMismatch", "PredictionsInvalid
 
 
 class Child:
-    """A running model process, with one deadline for all that is asked of it."""
+    """A running model process, with one deadline for all that is asked of it; `pid` leads its process group."""
 
     def __init__(self, process: subprocess.Popen[bytes], deadline_s: float) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin.fileno(), process.stdout.fileno()
+        self.pid = process.pid
         self._deadline_s = deadline_s
         self._until = time.monotonic() + deadline_s
         os.set_blocking(self._in, False)

@@ -247,9 +247,11 @@ def _version_in(caught: list[warnings.WarningMessage]) -> str:
 
 def _version_if_sklearn(model: Any) -> str:
     """Name the version here: an estimator of scikit-learn that loads without a warning states just that one."""
+    if not type(model).__module__.startswith("sklearn."):
+        return ""
     import sklearn
 
-    return str(sklearn.__version__) if type(model).__module__.startswith("sklearn.") else ""
+    return str(sklearn.__version__)
 
 
 def _same_release(stated: str) -> None:

@@ -28,6 +28,7 @@ def run(name: str, step: Callable[[], None]) -> int:
     Denied and NotFound are wrong input; everything else may be worth another attempt.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         step()
     except (Denied, NotFound) as error:
@@ -43,14 +44,13 @@ def run(name: str, step: Callable[[], None]) -> int:
 def termination_text(termination: Termination) -> str:
     """Write a termination message in at most 512 bytes; what is too long is cut in its sentence."""
     message = termination.message
-    while True:
-        text = termination.model_copy(update={"message": message}).model_dump_json(
-            by_alias=True, exclude_defaults=True
-        )
-        over = len(text.encode()) - TERMINATION_MAX_BYTES
-        if over <= 0:
-            return text
-        message = message[: len(message) - max(over, 2) - 1].rstrip() + "…" if len(message) > over + 2 else ""
+    text = termination.model_dump_json(by_alias=True, exclude_defaults=True)
+    while (over := len(text.encode()) - TERMINATION_MAX_BYTES) > 0 and message:
+        # A character has 1 to 6 bytes in JSON, so cutting the excess over 6 never cuts too much.
+        message = message[: -max(1, over // 6)]
+        shorter = termination.model_copy(update={"message": f"{message.rstrip()}…"})
+        text = shorter.model_dump_json(by_alias=True, exclude_defaults=True)
+    return text
 
 
 def _end(name: str, outcome: Literal["Done", "Invalid", "Failed"], code: int, reason: str, message: str) -> int:
