@@ -158,7 +158,8 @@ def test_a_server_that_is_down_is_named_within_five_seconds_and_without_the_pass
 class Odd(BaseHTTPRequestHandler):
     """A server that gives the same odd answer to everything."""
 
-    code, body, kind, seen = 200, b"", "text/html", []
+    code, body, kind = 200, b"", "text/html"
+    seen: list[dict[str, str]] = []  # noqa: RUF012 - a handler is made per request, what it saw must outlive it
 
     def answer(self):
         type(self).seen.append(dict(self.headers))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from pydantic import ValidationError
 
 from controller.api.hashes import canonical
-from controller.api.kinds import ModelRevision, ModelSpec
+from controller.api.kinds import ModelMeta, ModelRevision
 from controller.api.statements import LedgerEntry, lineage_statement
 
 COMMIT, BLOB, SHA = "c" * 40, "b" * 40, "d" * 64
@@ -29,7 +31,9 @@ ENTRY = LedgerEntry.model_validate(
 
 @pytest.fixture
 def model():
-    return ModelSpec.model_construct(metadata=type("Meta", (), {"namespace": "ml", "name": "bikes"})())
+    meta = ModelMeta(name="bikes", namespace="ml")
+    # The statement is about the revision: of the ModelSpec it takes only the name.
+    return SimpleNamespace(metadata=meta)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def changed(**fields) -> bytes:
     return json.dumps({**json.loads(ENVELOPE), **fields}).encode()
 
 
-def signature_of(envelope: bytes) -> dict:
+def signature_of(envelope):
     return json.loads(envelope)["signatures"][0]
 
 
