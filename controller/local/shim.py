@@ -232,8 +232,9 @@ class Shim:
             elif kill_at is not None and now >= kill_at:
                 _signal_group(pid, signal.SIGKILL)
                 kill_at = now + 1.0
-            limits = [limit - now for limit in (kill_at, self._deadline) if limit is not None]
-            self._wait(max(0.0, min([60.0, *(limit for limit in limits if limit > 0)])))
+            # Once it was told to stop, only the kill is waited for: the deadline may lie in the past.
+            limit = self._deadline if kill_at is None else kill_at
+            self._wait(60.0 if limit is None else limit - now)
 
     def _check_deadline(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and not self._reason:
