@@ -46,13 +46,14 @@ def _model(facts: Facts, model: ModelSpec) -> list[str]:
         weight = f"{challenger.weight}% of the requests{step}" if challenger.stage == "Canary" else ""
         pairs = [("revision", challenger.revision), ("stage", challenger.stage), ("weight", weight)]
         out += text.section("On its way", [*pairs, ("since", challenger.since or challenger.started_at)])
-    out += text.blocking(status.conditions)
-    if status.judgement is not None:
-        judged = status.judgement
+    before, judged = status.previous, status.judgement
+    refused = before.revision if before is not None and before.verdict == "Rejected" else None
+    shown_above = judged is not None and judged.revision == refused
+    out += text.to_know(status.conditions, but=("GatesPassed",) if status.judgement is not None else ())
+    if judged is not None:
         title = f"Gates over {judged.revision}: {judged.outcome}{', admitted' if judged.admitted else ''}"
         out += text.verdicts(title, judged.verdicts)
-    if status.previous is not None:
-        before = status.previous
+    if before is not None and not shown_above:
         out += text.section("Ended last", [(before.revision, f"{before.verdict}: {before.reason}")])
     if status.ledger is not None and status.ledger.ignored:
         out += ["", f"{status.ledger.ignored} ledger entries do not count; mainspring history says which and why."]
@@ -130,7 +131,7 @@ def _revision(facts: Facts, revision: ModelRevision) -> list[str]:
     if status.attempts:
         rows = [(str(a.number), a.outcome, a.reason, a.message) for a in status.attempts]
         out += ["", "Attempts", *aligned(("NO", "OUTCOME", "REASON", "MESSAGE"), rows, indent="  ")]
-    return out + text.blocking(status.conditions)
+    return out + text.to_know(status.conditions)
 
 
 def _evidence(evidence: Evidence | None) -> list[str]:
@@ -165,7 +166,7 @@ def _repository(facts: Facts, repository: ModelRepository) -> list[str]:
     if status.problems:
         found = [f"  {p.file}:{_separated(p.message)} ({p.severity})" for p in status.problems]
         out += ["", "Files that were not applied", *found]
-    return out + text.blocking(status.conditions)
+    return out + text.to_know(status.conditions)
 
 
 def _separated(message: str) -> str:

@@ -42,15 +42,18 @@ def _of_model(facts: Facts, model: ModelSpec, name: str, flag: str) -> str:
     if model.status.stage == "Training":
         return f"mainspring logs {name}{flag}"
     if model.status.champion is not None and model.status.stage == "Serving":
-        row = json.dumps({_column(model): "…"}, ensure_ascii=False)
-        return f"mainspring predict {model.metadata.name} --row '{row}'{flag}"
+        return f"mainspring predict {model.metadata.name} {_rows(model)}{flag}"
     return f"mainspring get {name} --watch{flag}"
 
 
-def _column(model: ModelSpec) -> str:
-    """Name a column as an example; the target is the only one that is certainly none of the model's."""
-    named = [c.column for c in model.spec.checks if c.column and c.column != model.spec.columns.target]
-    return named[0] if named else "column"
+def _rows(model: ModelSpec) -> str:
+    """Show how rows are given: by name where the checks tell the columns, else as a file."""
+    schemas = [c.schema_.columns for c in model.spec.checks if c.schema_ is not None]
+    columns = [
+        c for c in (schemas[0] if schemas else ()) if c not in (model.spec.columns.target, model.spec.columns.id)
+    ]
+    row = json.dumps(dict.fromkeys(columns, "…"), ensure_ascii=False)
+    return f"--row '{row}'" if columns and "'" not in row else "--data rows.csv"
 
 
 def _of_revision(revision: ModelRevision, name: str, flag: str) -> str:

@@ -48,7 +48,8 @@ def head(facts: Facts, conditions: tuple[Condition, ...]) -> list[str]:
         return [f"{title}: not looked at yet", "The controller has written no status; is mainspring up running?"]
     word = {"True": "Ready", "False": "not Ready", "Unknown": "unknown"}[ready.status]
     since = age(ready.last_transition_time, facts.now)
-    lines = [f"{title}: {word}, {ready.reason}, for {since}", ready.message]
+    blocked = "Blocked: " if find(conditions, "Stalled") is not None else ""
+    lines = [f"{title}: {word}, {ready.reason}, for {since}", f"{blocked}{ready.message}"]
     if ready.observed_generation not in (0, meta.get("generation", 0)):
         lines.append("The object was changed since; the controller has not looked at the change yet.")
     return lines
@@ -63,15 +64,12 @@ def section(title: str, pairs: list[tuple[str, str]]) -> list[str]:
     return ["", title, *(f"  {name.ljust(width)}   {value}" for name, value in given)]
 
 
-def blocking(conditions: tuple[Condition, ...]) -> list[str]:
-    """Say what stands in the way: every condition with bad news but the summary's, which the head has."""
-    bad = [c for c in conditions if c.type not in SUMMARY and _is_bad(c)]
-    stalled = find(conditions, "Stalled")
-    first = [f"  Stalled ({stalled.reason}): {stalled.message}"] if stalled else []
-    rest = [f"  {c.type} is {c.status} ({c.reason}): {c.message}" for c in bad]
-    if not first and not rest:
+def to_know(conditions: tuple[Condition, ...], *, but: tuple[str, ...] = ()) -> list[str]:
+    """Write every further condition with bad news; the summary's is in the head, those of `but` elsewhere."""
+    bad = [c for c in conditions if c.type not in (*SUMMARY, *but) and _is_bad(c)]
+    if not bad:
         return []
-    return ["", "What blocks" if stalled else "To know", *first, *rest]
+    return ["", "To know", *(f"  {c.type} is {c.status} ({c.reason}): {c.message}" for c in bad)]
 
 
 def _is_bad(condition: Condition) -> bool:

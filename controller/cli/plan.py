@@ -74,10 +74,10 @@ def _show(answers: list[Answer], output: Form) -> None:
 
 
 def exit_code(answers: list[Answer], *, detailed: bool) -> int:
-    """Sum up: 1 where a person must act and nothing would be done; 2 for changes, only if asked for."""
+    """Sum up: 1 where a person must act, or nothing can be said; 2 for changes, only if asked for."""
     if detailed and any(a.changes for a in answers):
         return CHANGES
-    return WRONG if any(a.stalled and not a.changes for a in answers) else OK
+    return WRONG if any((a.stalled or a.is_unknown) and not a.changes for a in answers) else OK
 
 
 async def _stored(local: Local, target: str | None, namespace: str) -> list[Manifest]:
@@ -147,6 +147,7 @@ async def _decide(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     from controller.cli.plan_steps import step_of
     from controller.plan.repository import plan_repository
     from controller.plan.revision import plan_revision
+    from controller.plan.verdict import Unknown
     from controller.reconcile import jobs, observe
 
     if key.kind == "ModelSpec":
@@ -162,13 +163,16 @@ async def _decide(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     assert repository is not None
     plan = plan_repository(repository, world.now())
     problems = tuple(f"{p.severity.lower()} {p.file}: {p.message}" for p in plan.status.problems)
-    return Answer.of(key, plan, steps=tuple(step_of(a, set()) for a in plan.actions), notes=problems)
+    steps = tuple(step_of(a, set()) for a in plan.actions)
+    unknown = isinstance(repository.problem, Unknown)
+    return Answer.of(key, plan, steps=steps, notes=problems, is_unknown=unknown)
 
 
 async def _decide_model(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     from controller.cli.plan_answer import Answer
     from controller.cli.plan_moves import baseline_of, moves
     from controller.cli.plan_steps import step_of
+    from controller.plan.actions import CreateRevision, StartTraining
     from controller.plan.model import plan_model
     from controller.plan.verdict import Unknown
     from controller.reconcile import observe
@@ -188,14 +192,20 @@ async def _decide_model(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     wanted = plan.status.source.wanted if plan.status.source else ""
     more = await _of_revision(world, kube, seen, plan, wanted)
     steps += [step_of(a, present) for a in more]
+    trains = wanted in seen.running or any(
+        isinstance(a, CreateRevision | StartTraining) for a in (*plan.actions, *more)
+    )
+    passed = bool(plan.verdicts) and all(v.outcome == "Passed" for v in plan.verdicts)
+    baseline, runtime = baseline_of(seen, seen.model), world.settings.runtime
     return Answer.of(
         key,
         plan,
         steps=tuple(steps),
         reuse=_reuse(seen, wanted),
-        then=_then(seen, seen.model, wanted, bool(steps)),
-        moves=moves(seen, seen.model, baseline_of(seen, seen.model), world.settings.runtime),
+        then=_then(seen, seen.model, wanted, trains=trains, passed=passed),
+        moves=moves(seen, seen.model, baseline, runtime, judged=bool(plan.verdicts)),
         notes=tuple(notes),
+        is_unknown=isinstance(seen.source, Unknown) and not seen.model.spec.suspend,
     )
 
 
@@ -223,27 +233,32 @@ async def _of_revision(
 
 def _reuse(seen: ModelSeen, wanted: str) -> str:
     """Say that a revision which is asked for again needs no training; empty when that is not so."""
+    from controller.plan.observed import SourceSeen
+
     known = seen.revisions.get(wanted)
     champion = seen.model.status.champion if seen.model else None
-    if known is None or known.status.evidence is None or (champion and champion.revision == wanted):
+    if (
+        not isinstance(seen.source, SourceSeen)
+        or known is None
+        or known.status.evidence is None
+        or (champion and champion.revision == wanted)
+    ):
         return ""
     version = f", version {known.status.version}" if known.status.version else ""
     return f"{wanted}{version}: trained and measured before; nothing is trained"
 
 
-def _then(seen: ModelSeen, model: ModelSpec, wanted: str, acts: bool) -> tuple[str, ...]:
-    """Say what follows once a new revision is measured: its gates, then its way to the requests."""
+def _then(seen: ModelSeen, model: ModelSpec, wanted: str, *, trains: bool, passed: bool) -> tuple[str, ...]:
+    """Say what follows: the gates once a revision is measured, then its way to the requests."""
     from controller.cli.plan_moves import canary_words, gate_words
-    from controller.plan.observed import SourceSeen
     from controller.plan.verdict import Unknown
 
     champion = model.status.champion
-    if not acts or not isinstance(seen.source, SourceSeen) or (champion and champion.revision == wanted):
+    if not (trains or passed) or (champion and champion.revision == wanted):
         return ()
-    gates = f"gates: {' · '.join(gate_words(model)) or 'none'}"
+    gates = (f"gates: {' · '.join(gate_words(model)) or 'none'}",) if trains else ()
     if champion is None:
-        return (gates, "no canary: nothing serves yet, the first that passes gets all requests")
-    before = not isinstance(seen.ledger, Unknown) and wanted in seen.ledger.promoted
-    if before:
-        return ("no canary: it was champion before",)
-    return (gates, f"canary: {canary_words(model)}")
+        return (*gates, "no canary: nothing serves yet, the first that passes gets all requests")
+    if not isinstance(seen.ledger, Unknown) and wanted in seen.ledger.promoted:
+        return (*gates, "no canary: it was champion before")
+    return (*gates, f"canary: {canary_words(model)}")

@@ -32,6 +32,8 @@ class Answer:
     notes: tuple[str, ...] = ()
     file_changes: tuple[str, ...] = ()
     is_new: bool = False
+    is_unknown: bool = False
+    """Git could not be read, so that nothing can be said."""
 
     @classmethod
     def of(cls, key: Key, plan: Plan[Any], **more: Any) -> Self:
@@ -63,11 +65,13 @@ class Answer:
         if self.verdicts:
             rows = [(v.gate, v.outcome, v.message) for v in self.verdicts]
             out += aligned(("GATE", "OUTCOME", "MESSAGE"), rows, indent="    ")
+        # The numbers of a refusal stand in the table of gates; they need not be read twice.
+        why = "by the gates above" if self.verdicts and self.stalled else self.ready[3]
         if not self.steps:
-            word = "blocked" if self.stalled else "nothing to do"
-            out.append(f"  {word}: {self.ready[2]}: {self.ready[3]}")
+            word = "blocked" if self.stalled else "cannot tell" if self.is_unknown else "nothing to do"
+            out.append(f"  {word}: {self.ready[2]}: {why}")
         elif self.stalled:
-            out.append(f"  then blocked: {self.ready[2]}: {self.ready[3]}")
+            out.append(f"  then blocked: {self.ready[2]}: {why}")
         return out + [f"  note: {n}" for n in self.notes]
 
     def as_json(self) -> dict[str, Any]:
@@ -78,6 +82,7 @@ class Answer:
             "name": self.key.name,
             "changes": self.changes,
             "stalled": self.stalled,
+            "unknown": self.is_unknown,
             "reason": self.ready[2],
             "message": self.ready[3],
             "isNew": self.is_new,

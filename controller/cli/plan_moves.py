@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.api.base import dump
+from controller.api.conditions import STALLED, find
 from controller.api.gates import Gate
 from controller.api.hashes import short
 from controller.api.kinds import ModelRevision, ModelSpec
@@ -45,6 +46,8 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
             yield from differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(after, list) and _named(before) and _named(after):
         yield from differences(_by_name(before), _by_name(after), path)
+    elif before != after and isinstance(before or after, dict | list) and (before is None or after is None):
+        yield f"{path} {'added' if before is None else 'removed'}"
     elif before != after:
         yield f"{path} {_shown(before)} → {_shown(after)}"
 
@@ -60,6 +63,8 @@ def _by_name(items: list[Any]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if value is None:
         return "absent"
+    if isinstance(value, float):
+        return f"{value:g}"
     text = str(value)
     prefix, colon, digits = text.rpartition(":")
     if colon and len(digits) >= 40 and " " not in text:
@@ -67,8 +72,18 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def moves(seen: ModelSeen, model: ModelSpec, baseline: ModelRevision | None, runtime: str) -> tuple[Move, ...]:
-    """Compare what a ModelSpec asks for with a revision: what serves, or what was asked for last."""
+def moves(
+    seen: ModelSeen, model: ModelSpec, baseline: ModelRevision | None, runtime: str, *, judged: bool
+) -> tuple[Move, ...]:
+    """Compare what a ModelSpec asks for with a revision: what serves, or what was asked for last.
+
+    Args:
+        seen: the world of the plan.
+        model: the ModelSpec of the plan.
+        baseline: see `baseline_of`.
+        runtime: environment in which models are measured and served now.
+        judged: whether the plan judges a revision by the gates.
+    """
     found: list[Move] = []
     source = seen.source
     wanted = ""
@@ -76,7 +91,7 @@ def moves(seen: ModelSeen, model: ModelSpec, baseline: ModelRevision | None, run
         wanted, pinned = pinning.pin(model, source, first=not seen.revisions)
         if (move := _inputs(seen, wanted, pinned, baseline)) is not None:
             found.append(move)
-    found += [m for m in (_gates(seen, model, wanted), _checks(model, baseline), _serve(baseline, runtime)) if m]
+    found += [m for m in (_gates(model, wanted, judged), _checks(model, baseline), _serve(baseline, runtime)) if m]
     return tuple(found)
 
 
@@ -98,8 +113,10 @@ def _inputs(
     known = seen.revisions.get(wanted)
     if known is not None and known.status.evidence is not None:
         means = f"{wanted} was trained before and is reused; nothing is trained"
+    elif known is not None and find(known.status.conditions, STALLED) is not None:
+        means = f"{wanted} was asked for before and could not be trained"
     elif known is not None:
-        means = f"{wanted} is trained already or being trained"
+        means = f"{wanted} is being trained"
     else:
         means = f"{wanted} is trained"
     before = baseline.spec.inputs if baseline else ""
@@ -116,16 +133,15 @@ def _input_fields(before: ModelRevisionSpec, after: ModelRevisionSpec) -> Iterat
         yield from differences(old.get(part), new.get(part), part)
 
 
-def _gates(seen: ModelSeen, model: ModelSpec, wanted: str) -> Move | None:
+def _gates(model: ModelSpec, wanted: str, judges: bool) -> Move | None:
     judged = model.status.judgement
     now = pinning.gate_hash(model.spec)
     if judged is None or judged.gate_hash == now:
         return None
     champion = model.status.champion
-    known = seen.revisions.get(wanted)
     if champion is not None and champion.revision == wanted:
         means = f"the next challenger is judged by them; {wanted} was let through and stays"
-    elif known is not None and known.status.evidence is not None:
+    elif judges:
         means = f"{wanted} is judged again from its stored evidence; nothing is trained"
     else:
         means = "the next challenger is judged by them"
