@@ -535,3 +535,62 @@ def test_the_step_imports_nothing_that_loads_models():
     code = "import sys, controller.jobs.evaluate; print(*sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"sklearn", "skops", "joblib", "mlflow"} & set(ran.stdout.split())
+
+
+def test_four_classes_are_measured_and_the_questions_of_two_are_refused(world):
+    world.target = pd.Series(world.rng.choice(list("abcd"), ROWS))
+    world.fetched()
+    world.predicted(world.target.where(world.rng.random(ROWS) < 0.8, "a"))
+    assert world.run() == 0
+    assert world.metric("balanced_accuracy").value > 0.7
+    assert world.metric("f1").note == "needs two classes or columns.positive; there are 4: a, b, c, d"
+
+
+def test_a_class_that_the_hold_out_does_not_show_is_simply_wrong(world):
+    world.target = pd.Series(world.rng.choice(["no", "yes"], ROWS))
+    world.fetched()
+    world.predicted(pd.Series(["maybe", *world.target[1:]]))
+    assert world.run() == 0
+    assert world.metric("accuracy").value == pytest.approx(1 - 1 / ROWS)
+    assert world.metric("precision").value == 1.0
+
+
+def test_groups_are_drawn_whole_when_the_hold_out_is_by_group(world):
+    world.task |= {"holdout": {"by": "Group", "column": "shop"}}
+    labels = pd.read_parquet(world.paths.labels / "labels.parquet")
+    labels.assign(shop=[f"s{i % 4}" for i in range(ROWS)]).to_parquet(world.paths.labels / "labels.parquet")
+    world.with_champion(world.noisy(10))
+    assert world.run() == 0
+    expected = "only 4 groups: at least 10 are needed to say how sure the difference is"
+    assert world.metric("rmse").note == expected
+
+
+def test_a_report_that_would_be_too_large_leaves_profiles_out_and_says_so(world):
+    features = pd.read_parquet(world.paths.features / "features.parquet")
+    places = [f"{'a long name of a place ' * 4}{i % 40:02}" for i in range(ROWS)]
+    wide = features.assign(**{f"column{i}": places for i in range(280)})
+    wide.to_parquet(world.paths.features / "features.parquet")
+    assert world.run() == 0
+    assert len(world.runs.files["mainspring/report.json"]) <= 1_048_576
+    assert world.report.profile["holdout"] == {}
+    assert world.report.notes[0].startswith(
+        "the profile of the holdout columns was left out: the report would have"
+    )
+
+
+def test_a_model_in_a_directory_is_kept_with_all_its_files(world):
+    (world.paths.output / "model.joblib").unlink()
+    (world.paths.output / "model").mkdir()
+    (world.paths.output / "model" / "MLmodel").write_text("flavors: {}")
+    (world.paths.output / "model" / "model.skops").write_bytes(b"x")
+    world.predicted(world.noisy(5))
+    assert world.run() == 0
+    assert {"model/MLmodel", "model/model.skops"} <= set(world.runs.files)
+    assert world.report.artifact.format == "mlflow"
+
+
+def test_the_profile_never_holds_the_id_of_a_row(world):
+    world.task["columns"]["id"] = "x"
+    assert world.run() == 0
+    assert "x" not in world.report.profile["holdout"]
+    assert "x" not in world.report.profile["training"]
