@@ -85,6 +85,12 @@ class Predictor:
             answer = predict_proba(rows)
         return values.checked_scores(list(classes), answer, len(rows))
 
+    def synthetic_row(self) -> list[Any]:
+        """Make up a row: zeros, but a category that an encoder inside the model knows where there is one."""
+        columns = self.columns or [str(n) for n in range(self.features or 1)]
+        known = _categories(self._model)
+        return [known.get(c, 0) for c in columns]
+
     def _rows(self, frame: Any) -> Any:
         if self.columns is None:
             return frame
@@ -98,6 +104,19 @@ def missing_text(missing: list[str], needed: int) -> str:
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     names = ", ".join(repr(m)[:80] for m in missing[:_SHOWN])
     return f"{len(missing)} of the {needed} columns that the model needs are missing: {names}{more}"
+
+
+def _categories(model: Any) -> dict[str, Any]:
+    """Find the first category of every column that a ColumnTransformer gives to an encoder."""
+    known: dict[str, Any] = {}
+    for _, step in getattr(model, "steps", ()):
+        known |= _categories(step)
+    for _, transformer, columns in getattr(model, "transformers_", ()):
+        for part in [s for _, s in getattr(transformer, "steps", ())] or [transformer]:
+            categories = getattr(part, "categories_", None)
+            if isinstance(columns, list) and isinstance(categories, list) and len(columns) == len(categories):
+                known |= {str(c): v[0] for c, v in zip(columns, categories, strict=True) if len(v)}
+    return {c: v.item() if hasattr(v, "item") else v for c, v in known.items()}
 
 
 def _count(model: Any) -> int | None:

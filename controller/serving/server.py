@@ -128,7 +128,7 @@ def prove(state: State, sample: bytes | None) -> None:
     """Make the first real prediction; only then is the server ready.
 
     A sample (or the example that MLflow keeps beside a model) also tells the kinds of the columns. Without one, a
-    row of zeros and a row of empty strings are tried; a model that takes neither stays unready and says why.
+    made-up row and a row of empty strings are tried; a model that takes neither stays unready and says why.
     """
     predictor = state.predictor
     body = sample or predictor.example
@@ -144,9 +144,9 @@ def prove(state: State, sample: bytes | None) -> None:
             log.error("%s", state.unready)
         return
     columns = predictor.columns or [str(n) for n in range(predictor.features or 1)]
-    for value in (0, ""):
+    for row in (predictor.synthetic_row(), [""] * len(columns)):
         try:
-            predictor.predict(invocations.frame_of(columns, [[value] * len(columns)], predictor.columns, {}))
+            predictor.predict(invocations.frame_of(columns, [row], predictor.columns, {}))
             state.unready = ""
             return
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is told and stays unready

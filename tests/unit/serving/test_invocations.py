@@ -309,6 +309,11 @@ def test_ready_is_said_only_after_a_prediction(pipeline, table):
         assert client.get("/ping").status_code == 200
 
 
+def test_without_a_sample_a_category_that_the_model_knows_makes_the_first_row(pipeline):
+    with client_of(pipeline) as client:
+        assert client.get("/readyz").text == "ready"
+
+
 def test_a_model_without_a_sample_that_takes_neither_zeros_nor_text_says_what_to_add():
     class Choosy:
         def predict(self, rows):
