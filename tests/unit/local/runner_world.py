@@ -22,6 +22,7 @@ SERVER = """
 import http.server, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
     def answer(self):
         length = int(self.headers.get("content-length") or 0)
         self.rfile.read(length)
