@@ -18,25 +18,25 @@ class ClientError(Exception):
         self.reason = reason or self.default_reason
 
 
-class NotFound(ClientError):  # noqa: N818
+class NotFound(ClientError):
     """What was asked for is not there. Time or a person may bring it."""
 
     default_reason = "NotFound"
 
 
-class Conflict(ClientError):  # noqa: N818
+class Conflict(ClientError):
     """Somebody else wrote first: read again and decide anew."""
 
     default_reason = "Conflict"
 
 
-class Denied(ClientError):  # noqa: N818
+class Denied(ClientError):
     """Refused for a reason that will not go away by waiting: a person must act."""
 
     default_reason = "Denied"
 
 
-class Unavailable(ClientError):  # noqa: N818
+class Unavailable(ClientError):
     """No answer, or none that can be trusted: worth trying again."""
 
     default_reason = "Unavailable"

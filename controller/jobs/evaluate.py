@@ -33,6 +33,7 @@ ARTIFACT_PATH: Final = "mainspring"
 """Where report.json, manifest.json and trainer.json are in the run."""
 COLUMNS_MAX: Final = 300
 """Most columns that are profiled."""
+SAMPLE_MAX_BYTES: Final = 65_536
 NOTES_MAX: Final = 20
 """Most notes kept."""
 
@@ -111,6 +112,10 @@ async def evaluate(task: EvaluateTask, paths: Paths, runs: Runs) -> Termination:
         "manifest.json": hashes.canonical([[f.path, f.size, f.sha256] for f in manifest]),
         "trainer.json": hashes.canonical({"metrics": said.metrics, "params": said.params}),
     }
+    sample = paths.predictions / "sample.json"
+    if sample.is_file() and sample.stat().st_size <= SAMPLE_MAX_BYTES:
+        # What a server proves itself with before it is ready: the first row of the hold-out.
+        beside["sample.json"] = sample.read_bytes()
     await runs.upload(task.run, ARTIFACT_PATH, beside)
     # The report comes last: where it is, everything that it speaks of is there too.
     await runs.upload(task.run, ARTIFACT_PATH, {"report.json": data})

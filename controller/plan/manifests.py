@@ -27,6 +27,9 @@ SERVER_PORT: Final = 8080
 RUNTIME_IMAGE: Final = "mainspring-runtime"
 """Placeholder for the runtime image, which local mode does not need."""
 
+ONE_THREAD: Final = [{"name": "OMP_NUM_THREADS", "value": "1"}]
+"""A row is predicted by one thread: several spin for each other's sake and multiply the latency under load."""
+
 _MOUNTS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "fetch": {
         "work": (reports.WORK, False),
@@ -119,12 +122,12 @@ def _step(step: str, revision: ModelRevision, tracking_uri: str) -> Manifest:
     if step == "train":
         return _train_step(revision, mounts)
     mounts.append({"name": "tasks", "mountPath": reports.TASK_FILE, "subPath": f"{step}.json", "readOnly": True})
-    needs_registry = step in ("fetch", "evaluate")
+    env = [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}] if step in ("fetch", "evaluate") else ONE_THREAD
     return {
         "name": step,
         "image": RUNTIME_IMAGE,
         "command": _COMMANDS[step],
-        "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}] if needs_registry else [],
+        "env": env,
         "volumeMounts": mounts,
     }
 
@@ -223,9 +226,15 @@ def deployment(
                         {
                             "name": "server",
                             "image": RUNTIME_IMAGE,
-                            "command": ["python", "-m", "controller.serving.server", "--model", artifact]
+                            "command": [
+                                "python",
+                                "-m",
+                                "controller.serving.server",
+                                "--model",
+                                f"{artifact}/model",
+                            ]
                             + ["--digest", digest],
-                            "env": [{"name": k, "value": v} for k, v in env.items()],
+                            "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
                             "ports": [{"name": "http", "containerPort": SERVER_PORT}],
                             "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
                             "volumeMounts": [{**mount, "readOnly": True}],

@@ -141,9 +141,7 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
             "False", "Progressing", f"{champion.revision} is being put in place{detail}", stage="Starting"
         )
     version = f" version {champion.version}" if champion.version else ""
-    message = (
-        f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {_named(source)} asks"
-    )
+    message = f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {_named(source)} asks"
     return r.finish("True", "Succeeded", message, stage="Serving")
 
 
@@ -355,7 +353,7 @@ def _champion_status(r: Round) -> ServedRevision | None:
 def _ledger_status(r: Round) -> LedgerStatus | None:
     if r.ledger is None:
         return r.status.ledger
-    return LedgerStatus(entries=len(r.ledger.entries), ignored=len(r.ledger.problems))
+    return LedgerStatus(entries=len(r.ledger.entries), ignored=r.ledger.ignored)
 
 
 def _named(source: SourceSeen) -> str:

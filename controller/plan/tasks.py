@@ -39,7 +39,10 @@ def for_training(seen: RevisionSeen, model: ModelSpec) -> dict[str, dict[str, An
         champion=ref,
         champion_data=champion.spec.data if ref and champion else (),
         champion_source=champion.spec.source if ref and champion else None,
+        champion_columns=champion.spec.columns if ref and champion else None,
+        champion_holdout=champion.spec.holdout if ref and champion else None,
         champion_rows=measured.training_rows + measured.holdout_rows if measured else None,
+        pinned_at=seen.revision.metadata.creation_timestamp,
     )
     requests = max((g.probe.requests for g in model.spec.gates if g.probe), default=DEFAULT_PROBE_REQUESTS)
     scores = task != "Regression"

@@ -33,8 +33,14 @@ class LedgerBook:
     _ledgers: dict[tuple[str, str], tuple[datetime, Ledger]] = field(default_factory=dict)
     _aliases: dict[str, tuple[datetime, Mapping[str, str]]] = field(default_factory=dict)
 
-    async def read(self, name: str, environment: str) -> Ledger | Unknown:
-        """Return the valid chain of a model in an environment; Unknown when it was never read and cannot be."""
+    async def read(self, name: str, environment: str, *, known_entries: int = 0) -> Ledger | Unknown:
+        """Return the valid chain of a model in an environment; Unknown when it was never read and cannot be.
+
+        Args:
+            name: of the registered model.
+            environment: of the model.
+            known_entries: how many entries counted once, by the model's own status; fewer now is reported.
+        """
         known = self._ledgers.get((name, environment))
         if known is not None and self.now() - known[0] < FRESH:
             return known[1]
@@ -42,7 +48,7 @@ class LedgerBook:
             found = await self.registry.read_ledger(name, environment)
         except ClientError as error:
             return known[1] if known is not None else Unknown(error.reason, error.message)
-        before = len(known[1].entries) if known is not None else 0
+        before = len(known[1].entries) if known is not None else known_entries
         ledger = read_chain([self._open(d) for d in found], name=name, environment=environment, known=before)
         self._ledgers[(name, environment)] = (self.now(), ledger)
         return ledger

@@ -64,13 +64,14 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
     suspended = parsed.spec.suspend
     environment = parsed.spec.environment or namespace
+    noted = parsed.status.ledger.entries if parsed.status.ledger else 0
     return ModelSeen(
         manifest=manifest,
         model=parsed,
         source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
         revisions=_typed_revisions(revisions),
         running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
-        ledger=await world.ledger.read(registry_name(parsed), environment),
+        ledger=await world.ledger.read(registry_name(parsed), environment, known_entries=noted),
         deployments={d["metadata"]["name"]: _deployment(d) for d in deployments},
         services=frozenset(s["metadata"]["name"] for s in services),
         route=_weights(route),

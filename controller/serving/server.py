@@ -107,13 +107,14 @@ def new_state(predictor: Predictor, digest: str, pool: Pool) -> State:
 
 
 def sample_body(given: Path | None, model: Path) -> bytes | None:
-    """Read the request to prove the model with: the file named, or `sample.json` in the model's directory.
+    """Read the request to prove the model with: the file named, or `sample.json` beside or in the model.
 
     Raises:
         NotFound: SampleMissing: the file named cannot be read.
     """
-    path = given or model / "sample.json"
-    if given is None and not (path.is_file() and not (model / "MLmodel").exists()):
+    beside = model.parent / "sample.json"
+    path = given or (beside if beside.is_file() else model / "sample.json")
+    if given is None and not (path.is_file() and (path == beside or not (model / "MLmodel").exists())):
         return None
     try:
         with path.open("rb") as file:
