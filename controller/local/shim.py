@@ -77,12 +77,13 @@ class Log:
     def write(self, data: bytes) -> None:
         """Append; what a full disk does not take is lost, the container goes on."""
         with contextlib.suppress(OSError):  # a program must not fail because its log cannot be kept
+            data = data[-self._limit // 2 :]
             if self._size + len(data) > self._limit:
                 self._halve()
             self._size += os.write(self._file, data)
 
     def _halve(self) -> None:
-        kept = self.tail(self._limit // 2)
+        kept = self.tail(self._limit // 2 - len(_DROPPED))
         temporary = f"{self._path}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
