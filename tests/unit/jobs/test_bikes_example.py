@@ -1,4 +1,4 @@
-"""The example is what it says: a valid spec, data that fits it, programs that know nothing of us, clean patches."""
+"""The example is what it says: a valid spec, data that fits, programs that know nothing of us, clean patches."""
 
 from __future__ import annotations
 

@@ -85,6 +85,13 @@ def test_the_interval_of_a_mean_difference_is_that_of_a_paired_t_test():
         assert found.absolute[p] == pytest.approx(expected, abs=0.12 * sem)
 
 
+def test_few_units_get_the_width_of_student_not_of_a_normal_curve():
+    gain = np.linspace(-1, 1, 12)
+    found = run(*numbers(np.full(12, 2.0), 2 + gain), by_row(12), resamples=10_000)["mae"]
+    sem = gain.std(ddof=1) / np.sqrt(12)
+    assert found.absolute[LOW] == pytest.approx(stats.t.ppf(0.05, 11) * sem, abs=0.1 * sem)
+
+
 def test_positive_is_better_whatever_the_direction():
     rng = np.random.default_rng(0)
     truth = rng.normal(10, 3, 400)
