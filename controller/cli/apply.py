@@ -58,7 +58,7 @@ def _what(before: Manifest | None, after: Manifest) -> str:
 
 
 def read_files(given: list[str], namespace: str) -> list[Manifest]:
-    """Read and check files; each object gets its namespace.
+    """Read and check files; each object gets its namespace. Hints are for `mainspring validate` to give.
 
     Raises:
         Failure: an error in a file (each is printed as `file:line:column: …` before), or no object at all.
@@ -71,8 +71,6 @@ def read_files(given: list[str], namespace: str) -> list[Manifest]:
         checked = check_text(text, name)
         for problem in checked.problems:
             note(f"error: {problem}")
-        for warning in checked.warnings:
-            note(f"warning: {warning}")
         if checked.skipped:
             note(f"skipped: {name}: {checked.skipped}")
         wrong += len(checked.problems)
