@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from serving_models import FORMATS
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+
+from tests.support.serving_models import FORMATS
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from serving_models import digest_of
 
 from controller.api.reports import Termination
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.serving import fetch_model
+from tests.support.serving_models import digest_of
 
 
 class Run:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from serving_models import as_artifact, digest_of
 
 from controller.api.reports import PredictFacts, PredictTask, Termination
 from controller.clients.errors import Denied
 from controller.serving import frames, predict
 from controller.serving.child import running
+from tests.support.serving_models import as_artifact, digest_of
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def test_every_format_is_predicted_timed_and_told(kind, saved, pipeline, table, 
     assert PredictFacts.model_validate_json((tmp_path / "out" / "facts.json").read_bytes()) == facts
     assert (facts.rows, facts.requests, facts.format) == (60, 20, kind.partition("-")[0])
     assert facts.digest == digest_of(saved[kind])
-    assert 0 < facts.p50_ms <= facts.p95_ms <= facts.p99_ms < 10_000
+    times = [t for t in (facts.p50_ms, facts.p95_ms, facts.p99_ms) if t is not None]
+    assert len(times) == 3
+    assert 0 < times[0] <= times[1] <= times[2] < 10_000
     assert facts.packages["scikit-learn"] == "1.9.1"
     sample = json.loads((tmp_path / "out" / "sample.json").read_bytes())
     assert sample["dataframe_split"]["data"] == [table.iloc[0].tolist()]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving_models import as_artifact, digest_of
 
 from controller.api.reports import Termination
 from controller.serving.predict import request_body
+from tests.support.serving_models import as_artifact, digest_of
 
 DEADLINE_S = 90.0
 

@@ -1,4 +1,4 @@
-"""What the tests of this room share: names of the formats, digests, layouts."""
+"""What the tests of serving share: names of the formats, digests, layouts."""
 
 from __future__ import annotations
 
