@@ -19,7 +19,7 @@ from tests.support.serving_models import as_artifact, digest_of
 
 
 @pytest.fixture
-def features(tmp_path, table) -> Path:
+def features(tmp_path: Path, table) -> Path:
     where = tmp_path / "features"
     where.mkdir()
     table.to_parquet(where / "features.parquet")
