@@ -1,4 +1,7 @@
-"""The next command to type, by how an object stands.  Pure; one command, never a list to choose from."""
+"""The next command to type, by how an object stands.
+
+One command, never a list to choose from, with a few words on why behind `#`.  Pure: facts in, a line out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`mainspring get`: lists objects, with the printer columns of their kinds."""
+"""`mainspring get`: lists objects, with the printer columns of their kinds.
+
+The columns are those of the CRDs, so that `kubectl get` shows the same.  Reads the store and nothing else.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Reads the JSON paths of printer columns: `.a.b`, `.a[0].b` and `.a[?(@.type=="X")].b`, and nothing else."""
+"""Reads the JSON paths of printer columns: `.a.b`, `.a[0].b` and `.a[?(@.type=="X")].b`, and nothing else.
+
+The API server reads the same paths from our CRDs, so that `mainspring get` and `kubectl get` show the same.
+A path that leads nowhere is None; a form that is not supported is an error and never a guess.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`mainspring logs`: what the steps of a training Job, or the servers of a model, have written."""
+"""`mainspring logs`: what the steps of a training Job, or the servers of a model, have written.
+
+Reads the files of local mode; never asks a process.  Printed without control characters, since a training program
+may write anything.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The answer of `mainspring plan` about one object, as lines and as JSON.  Pure: it is told what was decided."""
+"""The answer of `mainspring plan` about one object, as lines and as JSON.
+
+Pure: it is told what was decided and only writes it.  The lines are the actions' own causes, the words that status
+and events will show.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Every action in words.  The second reader of a plan; `reconcile/apply.py` is the first."""
+"""Every action in words: a sign, its name, on what, and why.
+
+The second reader of a plan; `reconcile/apply.py` is the first.  Both end their `match` with `assert_never`, so
+that the type checker names the reader that forgot an action.  Decides nothing.
+"""
 
 from __future__ import annotations
 

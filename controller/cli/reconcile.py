@@ -1,4 +1,7 @@
-"""`mainspring reconcile`: asks the controller to look at an object at once, and to try again what it gave up."""
+"""`mainspring reconcile`: asks the controller to look at an object at once, and to try again what it gave up.
+
+Only sets an annotation; whether anything is done about it is the controller's decision.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`mainspring suspend` and `mainspring resume`: whether anything is decided for an object."""
+"""`mainspring suspend` and `mainspring resume`: whether anything is decided for an object.
+
+Sets `spec.suspend` and nothing else; what serves goes on serving.  Says so when a ModelRepository may undo it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Which object is meant: `KIND/NAME` with short names, plurals and a helpful word when there is no such thing."""
+"""Which object is meant: `KIND/NAME`, with short names and plurals.
+
+Whoever mistypes hears the nearest word and what there is; a name that several objects have needs its kind.
+Reads the store and never guesses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The command lines of `up` and `demo`: their options, and nothing else; `up.py` and `demo.py` do the work."""
+"""The command lines of the verbs whose work is elsewhere: their options, and nothing else.
+
+`up.py` does the work of `up`; it is imported when the verb runs, so that its help stays quick.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ The objects are real: written by the real reconcilers into a real store file, in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def simulation(state: Path) -> Simulation:
     return s
 
 
-def tell(state: Path, story: Callable[[Simulation], Awaitable[None]]) -> Simulation:
+def tell(state: Path, story: Callable[[Simulation], Coroutine[Any, Any, None]]) -> Simulation:
     """Let a story happen; its world goes on from there when the test wants it to."""
     s = simulation(state)
     asyncio.run(story(s))
@@ -103,8 +103,8 @@ async def failed(s: Simulation) -> None:
     await s.run(160)
 
 
-def stored(state: Path, kind: str, name: str, namespace: str = "default") -> Manifest | None:
-    """Read an object past the command line."""
+def stored(state: Path, kind: str, name: str, namespace: str = "default") -> Any:
+    """Read an object past the command line; None when there is none."""
     store = Store.open(state / "objects.db")
     try:
         return asyncio.run(store.get(Key(kind, namespace, name)))

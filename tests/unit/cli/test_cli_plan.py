@@ -161,6 +161,19 @@ def test_nothing_is_written_by_planning_and_every_write_is_refused(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+def test_laid_objects_are_listed_in_place_of_stored_ones(tmp_path):
+    s = tell(tmp_path, serving)
+    kube = ReadOnlyKube(s.store)
+    laid = {**model("boats"), "metadata": {"name": "boats", "namespace": "default", "labels": {"team": "sea"}}}
+    kube.lay(laid)
+    kube.lay({**asyncio.run(s.model()), "spec": {"laid": True}})
+    found = asyncio.run(kube.list("ModelSpec", namespace="default"))
+    assert [m["metadata"]["name"] for m in found] == ["bikes", "boats"]
+    assert found[0]["spec"] == {"laid": True}
+    assert asyncio.run(kube.list("ModelSpec", labels={"team": "sea"})) == (laid,)
+    assert asyncio.run(kube.list("ModelSpec", namespace="other")) == ()
+
+
 # -- the verb itself, on a real repository ------------------------------------------------------------------------
 
 
