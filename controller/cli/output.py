@@ -1,4 +1,4 @@
-"""How answers look: aligned text, a table with colour where a person looks at it, JSON or YAML for programs.
+"""How answers look: aligned text, in colour where a person looks at it, JSON or YAML for programs.
 
 What comes from objects, logs and servers is printed without control characters: a training program must not move
 the cursor of who reads its last words.
@@ -7,6 +7,7 @@ the cursor of who reads its last words.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -63,32 +64,39 @@ def say_yaml(value: Any) -> None:
     typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip("\n"))
 
 
-def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
-    """Lay out a table as plain text: three spaces between columns, the last column as long as it is."""
+def aligned(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "", colour: bool = False
+) -> list[str]:
+    """Lay out a table: three spaces between columns, the last column as long as it is.
+
+    Nothing is folded or cut: a name that a person copies must stay whole, and a terminal wraps by itself.
+    """
     table = [[clean(str(cell)) for cell in row] for row in ([headers] if headers else []) + [*rows]]
     if not table:
         return []
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return [
-        (indent + "   ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))).rstrip() for row in table
-    ]
+    lines = []
+    for number, row in enumerate(table):
+        cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=True)]
+        cells[-1] = cells[-1].rstrip()
+        if colour:
+            cells = [_painted(cell, is_head=number == 0 and bool(headers)) for cell in cells]
+        lines.append((indent + "   ".join(cells)).rstrip())
+    return lines
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, in colour if a terminal shows it."""
-    if not sys.stdout.isatty():
-        say(*aligned(headers, rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for line in aligned(headers, rows, colour=colour):
+        typer.echo(line)
 
-    built = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for header in headers:
-        built.add_column(header, overflow="fold")
-    for row in rows:
-        built.add_row(*(Text(clean(str(cell)), style=_style(str(cell))) for cell in row))
-    Console(highlight=False).print(built)
+
+def _painted(cell: str, *, is_head: bool) -> str:
+    style = _style(cell.strip())
+    if is_head:
+        return typer.style(cell, bold=True)
+    return typer.style(cell, fg=style) if style else cell
 
 
 def _style(cell: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from controller.api.kinds import KINDS
 from controller.cli import jsonpath
-from controller.cli.output import age, clean
+from controller.cli.output import age, aligned, clean
 from tests.support.cli_session import mainspring, model, put, refused, stored, tell
 
 
@@ -155,3 +156,13 @@ def test_ages_are_short(seconds, shown):
 
 def test_an_age_that_cannot_be_read_is_a_question_mark():
     assert age("soon", datetime.now(UTC)) == "?"
+
+
+def test_colour_changes_no_column_and_folds_no_name():
+    rows = [["bikes-dd1196040a", "False", "a message of any length " * 20], ["b", "True", ""]]
+    plain = aligned(("NAME", "READY", "MESSAGE"), rows)
+    painted = aligned(("NAME", "READY", "MESSAGE"), rows, colour=True)
+    assert "\x1b[31mFalse\x1b[0m" in painted[1]
+    assert "\x1b[32mTrue \x1b[0m" in painted[2]
+    assert [re.sub(r"\x1b\[[0-9]*m", "", line).rstrip() for line in painted] == plain
+    assert plain[1].startswith("bikes-dd1196040a   False   a message of any length")
