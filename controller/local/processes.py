@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ from controller.local.pods import TERMINATION_ENV, Plan
 
 RETRY_S = 2.0
 """A shim that died before it ran anything is started again after that long."""
+
+log = logging.getLogger("mainspring.runner")
 
 State = Literal["New", "Running", "Done", "Lost"]
 
@@ -63,6 +66,7 @@ class PodDirectory:
         self.path = path
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._final: tuple[tuple[int, int], Seen] | None = None
 
     @property
     def name(self) -> str:
@@ -104,13 +108,20 @@ class PodDirectory:
         """Start the shim, detached; does nothing while one that was started just now is coming up."""
         if self._child is not None and (self._child.poll() is None or time.monotonic() - self._started < RETRY_S):
             return
+        if self._child is not None:
+            log.warning(
+                "the shim of %s ended with code %s before it ran anything, it is started again; see %s",
+                self.path.name,
+                self._child.returncode,
+                self.path / "shim.out",
+            )
         self._started = time.monotonic()
-        with (self.path / "shim.log").open("ab") as log:
+        with (self.path / "shim.out").open("ab") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-S", shim.__file__, str(self.path)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 cwd=self.path,
                 env={"LANG": "C.UTF-8"},
                 start_new_session=True,
@@ -120,6 +131,15 @@ class PodDirectory:
         """Read the present state; None when the directory is gone or was never complete."""
         if self._child is not None:
             self._child.poll()
+        try:
+            found = (self.path / "plan.json").stat()
+        except FileNotFoundError:
+            return None
+        # Inodes are used again at once, so the time belongs to it: a namesake's end is not this one's.
+        stamp = (found.st_ino, found.st_ctime_ns)
+        if self._final is not None and self._final[0] == stamp:
+            # Nothing but the wish to remove it changes any more; there may be hundreds of these.
+            return replace(self._final[1], stop=self._read("stop.json"))
         plan = self._read("plan.json")
         if not plan:
             return None
@@ -130,7 +150,7 @@ class PodDirectory:
         done = self._read("done.json")
         state: State = "Done" if done else "Running" if alive else "Lost" if me else "New"
         names = [c.name for c in parsed.containers]
-        return Seen(
+        seen = Seen(
             plan=parsed,
             state=state,
             started_at=me.get("startedAt", ""),
@@ -139,6 +159,9 @@ class PodDirectory:
             done=done,
             stop=self._read("stop.json"),
         )
+        if state == "Done":
+            self._final = (stamp, seen)
+        return seen
 
     def mark_stop(self, mark: dict[str, Any]) -> None:
         """Remember that this pod is to be stopped, also for a controller that comes after us."""
@@ -175,6 +198,7 @@ class PodDirectory:
             self.path.rename(target)
         except FileNotFoundError:
             target = target.parent
+        self._final = None
         if self._child is not None and self._child.poll() is not None:
             self._child = None
         empty_trash(trash)

@@ -64,7 +64,7 @@ class Runner:
             router_port: 0 takes the port of last time, at first any that is free.
 
         Raises:
-            Unavailable: reason NoFreePort.
+            Unavailable: reason NoFreePort or PlatformNotSupported.
         """
         self._machine = Machine(kube=kube, root=root, python=python, extra_env=dict(env or {}), clock=clock)
         self._kube = kube
@@ -217,7 +217,7 @@ class Runner:
         self._machine.frozen = True
         async with self._machine.alone():
             await _end([self._router.pod])
-            await _end([directory for directory, _ in self._present()])
+            await _end([directory for directory, seen in self._present() if seen.state != "Done"])
             await self._pass()
         await self.close()
 

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import Any, Final
 from controller.api.conditions import timestamp
 from controller.api.hashes import sha256
 from controller.api.meta import API_VERSIONS, Key, Manifest, owner_reference
-from controller.clients.errors import NotFound
+from controller.clients.errors import NotFound, Unavailable
 from controller.local.merge import text_of
 from controller.local.pods import PORT_ENV, Place, Plan
 from controller.local.processes import Directories
@@ -50,6 +51,11 @@ class Machine:
     """While everything is being stopped: look and tell, but start nothing."""
 
     def __post_init__(self) -> None:
+        if not Path("/proc/self/stat").exists():
+            raise Unavailable(
+                f"local mode watches its processes by /proc, which {sys.platform} does not have; use Linux",
+                reason="PlatformNotSupported",
+            )
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root = self.root.resolve()
         self.directories = Directories(self.root)
@@ -130,8 +136,8 @@ def pod_spec(spec: Manifest, port: int | None) -> Manifest:
 
 
 def template_hash(template: Manifest) -> str:
-    """Hash a pod template: five digits tell the pods of one Deployment's templates apart."""
-    return sha256(text_of(template).encode()).rpartition(":")[2][:5]
+    """Hash a pod template: ten digits tell the templates of one Deployment apart."""
+    return sha256(text_of(template).encode()).rpartition(":")[2][:10]
 
 
 def is_free(port: int) -> bool:

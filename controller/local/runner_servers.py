@@ -7,6 +7,7 @@ A crash is the shim's business (it starts the server again); a lost shim is repl
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -138,13 +139,12 @@ async def keep_deployment(
     meta, spec = deployment["metadata"], deployment["spec"]
     namespace, wanted, template = meta["namespace"], int(spec.get("replicas", 1)), template_hash(spec["template"])
     trouble = ""
-    names = [f"{meta['name']}-{template}-{index}" for index in range(wanted)]
     if not machine.frozen:
-        missing = set(names) - {directory.name for directory, _ in mine}
-        trouble, begun = await _begin(machine, deployment, sorted(missing), template, taken)
+        missing = wanted - sum(seen.plan.template == template and _lasts(seen) for _, seen in mine)
+        trouble, begun = await _begin(machine, deployment, missing, template, taken)
         mine = [*mine, *begun]
     ready = await probes.look((d, seen, pods.get((namespace, d.name))) for d, seen in mine)
-    kept = [] if machine.frozen else _settle(mine, ready, names, template)
+    kept = [] if machine.frozen else _settle(mine, ready, wanted, template)
     new = [(d, seen) for d, seen in kept if seen.plan.template == template]
     stopping = {d.name for d, _ in mine} - {d.name for d, _ in kept}
     trouble = trouble or next((t for d, seen in new if not ready[d.name] and (t := trouble_of(d.name, seen))), "")
@@ -162,40 +162,50 @@ async def keep_deployment(
     return [Server(namespace, d.name, labels, seen.plan.port or 0, ready[d.name]) for d, seen in kept]
 
 
-def _settle(mine: list[Pair], ready: Mapping[str, bool], names: list[str], template: str) -> list[Pair]:
+def _lasts(seen: Seen) -> bool:
+    return not seen.stop and seen.state in ("New", "Running")
+
+
+def _settle(mine: list[Pair], ready: Mapping[str, bool], wanted: int, template: str) -> list[Pair]:
     """Mark the pods that are to go; returns the others, those of the present template first."""
     staying: list[Pair] = []
     for directory, seen in mine:
-        if seen.stop:
-            continue
-        if seen.state == "New":
-            directory.start()
-        if seen.state in ("Lost", "Done"):
-            directory.mark_stop({"at": time.monotonic(), "reason": "Replaced"})
-        elif seen.plan.template == template and directory.name not in names:
-            directory.mark_stop({"at": time.monotonic(), "reason": "ScaledDown"})
-        else:
+        if _lasts(seen):
             staying.append((directory, seen))
+            if seen.state == "New":
+                directory.start()
+        elif not seen.stop:
+            directory.mark_stop({"at": time.monotonic(), "reason": "Lost"})
+    # The ready ones first: what is not ready serves nobody and goes first.
+    staying.sort(key=lambda pair: (not ready[pair[0].name], _number(pair[0].name)))
     new = [pair for pair in staying if pair[1].plan.template == template]
     old = [pair for pair in staying if pair[1].plan.template != template]
-    # The ready ones first: what is not ready serves nobody and goes first.
-    old.sort(key=lambda pair: not ready[pair[0].name])
-    needed = max(0, len(names) - sum(ready[d.name] for d, _ in new))
-    for directory, _ in old[needed:]:
-        directory.mark_stop({"at": time.monotonic(), "reason": "Replaced"})
-    return new + old[:needed]
+    needed = max(0, wanted - sum(ready[d.name] for d, _ in new))
+    for going, reason in ((new[wanted:], "ScaledDown"), (old[needed:], "Replaced")):
+        for directory, _ in going:
+            directory.mark_stop({"at": time.monotonic(), "reason": reason})
+    return new[:wanted] + old[:needed]
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2])
 
 
 async def _begin(
-    machine: Machine, deployment: Manifest, names: list[str], template: str, taken: set[int]
+    machine: Machine, deployment: Manifest, missing: int, template: str, taken: set[int]
 ) -> tuple[str, list[Pair]]:
-    """Prepare and start pods; returns what kept it from doing so, and the pods begun."""
+    """Prepare and start pods, `<deployment>-<n>` with the lowest numbers that are free.
+
+    Returns:
+        What kept it from starting all of them, and the pods begun.
+    """
     meta, pod_template = deployment["metadata"], deployment["spec"]["template"]
     begun: list[Pair] = []
-    for name in names:
-        directory = machine.directories.pod(meta["namespace"], name)
+    numbers = itertools.count()
+    while len(begun) < missing:
+        directory = machine.directories.pod(meta["namespace"], f"{meta['name']}-{next(numbers)}")
         if directory.exists():
-            continue  # a namesake's of before; it is being stopped
+            continue
         port = free_port(taken)
         try:
             config = await machine.config_maps(meta["namespace"], pod_template)
@@ -208,16 +218,17 @@ async def _begin(
                 deadline=None,
                 config_map=config.get,
             )
-        except MissingConfigMap as missing:
-            return f"pod {name}: {missing}", begun
+        except MissingConfigMap as missing_map:
+            return f"pod {directory.name}: {missing_map}", begun
         except Denied as refusal:
             return refusal.message, begun
         taken.add(port)
         directory.prepare(plan)
         directory.start()
         seen = directory.look()
-        if seen is not None:
-            begun.append((directory, seen))
+        if seen is None:
+            return f"pod {directory.name} vanished", begun
+        begun.append((directory, seen))
     return "", begun
 
 

@@ -283,10 +283,12 @@ def _children() -> list[int]:
 
 
 def _signal_group(pid: int, number: int) -> None:
-    """Signal a process and its group; the group exists a moment later than the process."""
-    for send in (os.killpg, os.kill):
+    """Signal a container's processes, each once: a second SIGTERM would kill one that is ending well."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # it has not made its group yet, or it is a zombie alone in it
         with contextlib.suppress(ProcessLookupError):
-            send(pid, number)
+            os.kill(pid, number)
 
 
 def _message(container: dict[str, Any], code: int, log: Log) -> str:
