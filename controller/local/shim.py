@@ -222,16 +222,17 @@ class Shim:
         while True:
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 # Not reaped yet, so that its number still means its group and nobody else's.
-                _signal_group(pid, signal.SIGKILL)
+                _kill_group(pid)
                 return os.waitpid(pid, 0)[1]
             self._reap_orphans(pid)
             self._check_deadline()
             now = time.monotonic()
             if self._reason and kill_at is None:
                 kill_at = now + float(self._plan["grace"])
-                _signal_group(pid, signal.SIGTERM)
+                # To the first process alone, as the kubelet does: a server's workers finish their requests.
+                os.kill(pid, signal.SIGTERM)
             elif kill_at is not None and now >= kill_at:
-                _signal_group(pid, signal.SIGKILL)
+                _kill_group(pid)
                 kill_at = now + 1.0
             # Once it was told to stop, only the kill is waited for: the deadline may lie in the past.
             limit = self._deadline if kill_at is None else kill_at
@@ -282,13 +283,11 @@ def _children() -> list[int]:
         return []
 
 
-def _signal_group(pid: int, number: int) -> None:
-    """Signal a container's processes, each once: a second SIGTERM would kill one that is ending well."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:  # it has not made its group yet, or it is a zombie alone in it
+def _kill_group(pid: int) -> None:
+    """Kill a process and its group; the group exists a moment later than the process."""
+    for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            kill(pid, signal.SIGKILL)
 
 
 def _message(container: dict[str, Any], code: int, log: Log) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from runner_world import processes_in
@@ -34,6 +35,14 @@ def container(path, name="main", code="", **fields):
 def run(path):
     command = [sys.executable, "-I", "-S", shim.__file__, str(path)]
     return subprocess.run(command, timeout=30, check=True, capture_output=True)
+
+
+def wait_until_up(path, process):
+    """Wait until the container has said that it is up."""
+    log, deadline = path / "main.log", time.monotonic() + 30
+    while not log.exists() or "up" not in log.read_text():
+        assert process.poll() is None, "the shim ended"
+        assert time.monotonic() < deadline, "the container did not come up"
 
 
 def read(path, name):
@@ -138,12 +147,28 @@ def test_a_stop_lets_a_server_end_by_itself_and_says_so(tmp_path):
     )
     prepare(tmp_path, {"code": code}, restart=True)
     process = subprocess.Popen([sys.executable, "-I", "-S", shim.__file__, str(tmp_path)])
-    while not (tmp_path / "main.log").exists() or "up" not in (tmp_path / "main.log").read_text():
-        assert process.poll() is None
+    wait_until_up(tmp_path, process)
     process.terminate()
     process.wait(timeout=30)
     assert read(tmp_path, "main.exit.json")["exitCode"] == 0
     assert read(tmp_path, "done.json")["reason"] == "Stopped"
+
+
+def test_a_stop_is_told_to_the_first_process_only_so_that_workers_can_finish(tmp_path):
+    code = (
+        "import signal, subprocess, sys\n"
+        'work = \'print("up", flush=True); input(); print("finished")\'\n'
+        "worker = subprocess.Popen([sys.executable, '-c', work], stdin=subprocess.PIPE)\n"
+        "def end(*_):\n    worker.communicate(b'\\n')\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\nwhile True: signal.pause()"
+    )
+    prepare(tmp_path, {"code": code}, restart=True)
+    process = subprocess.Popen([sys.executable, "-I", "-S", shim.__file__, str(tmp_path)])
+    wait_until_up(tmp_path, process)
+    process.terminate()
+    process.wait(timeout=30)
+    assert (tmp_path / "main.log").read_text() == "up\nfinished\n"
+    assert read(tmp_path, "main.exit.json")["exitCode"] == 0
 
 
 def test_a_process_with_the_same_number_but_another_start_is_another_process():
