@@ -6,8 +6,11 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from controller.api.kinds import ModelRevision, parse
+from controller.api.meta import API_VERSION
 from controller.clients.errors import Denied
 from controller.local.pods import MissingConfigMap, Place, plan_pod, rewriter
+from controller.plan.manifests import training_job
 
 PLACE = Place(
     "default", "train-0", PurePosixPath("/pods/train-0"), "/venv/bin/python", "/usr/bin:/bin", {"A": "b"}
@@ -115,3 +118,50 @@ def test_a_config_map_cannot_write_outside_its_volume():
     volume = {"name": "c", "configMap": {"name": "c", "items": [{"key": "k", "path": "../../x"}]}}
     with pytest.raises(Denied, match="leaves its volume"):
         planned({}, [volume], {"c": {"k": "v"}})
+
+
+def revision():
+    spec = {
+        "model": "bikes",
+        "inputs": "v1:" + "0" * 64,
+        "source": {"url": "https://git.example.com/team/bikes.git", "commit": "a" * 40, "files": "v1:1"},
+        "data": [
+            {"name": "hourly", "path": "data/hour.csv", "digest": "gitblob:1"},
+            {"name": "extra", "uri": "https://data.example.com/extra.csv", "digest": "sha256:1"},
+        ],
+        "columns": {"target": "cnt"},
+        "holdout": {"fraction": 0.2},
+        "training": {"command": ["python", "train.py"], "seed": 42},
+        "trigger": {"type": "Commit"},
+    }
+    meta = {"name": "bikes-0123456789", "namespace": "default", "uid": "u"}
+    manifest = {"apiVersion": API_VERSION, "kind": "ModelRevision", "metadata": meta, "spec": spec}
+    parsed = parse(manifest)
+    assert isinstance(parsed, ModelRevision), parsed
+    return parsed, manifest
+
+
+def test_no_path_of_the_pod_is_left_in_a_training_job_that_the_controller_makes():
+    parsed, owner = revision()
+    job = training_job(
+        parsed, owner, attempt=1, deadline_s=60, tracking_uri="http://127.0.0.1:5000", with_champion=True
+    )
+    tasks = {f"{step}.json": "{}" for step in ("fetch", "predict-champion", "predict", "evaluate")}
+    plan = plan_pod(
+        job["spec"]["template"],
+        PLACE,
+        owner="uid",
+        template_hash="",
+        restart=False,
+        deadline=60,
+        config_map={job["metadata"]["name"]: tasks}.get,
+    )
+    made = {c.name: c for c in plan.containers}
+    assert list(made) == ["fetch", "train", "predict-champion", "predict", "evaluate"]
+    left = [t for c in plan.containers for t in [*c.argv, *c.env.values(), c.cwd] if "/mainspring" in t]
+    assert left == []
+    train = made["train"]
+    assert train.cwd == "/pods/train-0/volumes/work"
+    assert train.env["MAINSPRING_DATA_HOURLY"] == "/pods/train-0/volumes/work/data/hour.csv"
+    assert train.env["MLFLOW_TRACKING_URI"].startswith("sqlite:////pods/train-0/volumes/output/")
+    assert made["predict"].argv[:3] == ["/venv/bin/python", "-m", "controller.serving.predict"]
