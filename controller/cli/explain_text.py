@@ -66,7 +66,9 @@ def section(title: str, pairs: list[tuple[str, str]]) -> list[str]:
 
 def to_know(conditions: tuple[Condition, ...], *, but: tuple[str, ...] = ()) -> list[str]:
     """Write every further condition with bad news; the summary's is in the head, those of `but` elsewhere."""
-    bad = [c for c in conditions if c.type not in (*SUMMARY, *but) and _is_bad(c)]
+    ready = find(conditions, READY)
+    said = ready.message if ready is not None else ""
+    bad = [c for c in conditions if c.type not in (*SUMMARY, *but) and _is_bad(c) and c.message != said]
     if not bad:
         return []
     return ["", "To know", *(f"  {c.type} is {c.status} ({c.reason}): {c.message}" for c in bad)]

@@ -64,19 +64,33 @@ class Answer:
             out.append(f"  ~ spec: {len(self.file_changes) - SHOWN} more fields")
         out += [f"  {s}" for s in self.steps]
         out += [f"  = reuse {self.reuse}"] if self.reuse else []
+        out += [] if self.steps or self._word != "waiting" else [self._state(self.ready[3])]
         out += [f"    then {line}" for line in self.then]
         out += [f"  {move}" for move in self.moves]
         if self.verdicts:
             rows = [(v.gate, v.outcome, v.message) for v in self.verdicts]
             out += aligned(("GATE", "OUTCOME", "MESSAGE"), rows, indent="    ")
-        # The numbers of a refusal stand in the table of gates; they need not be read twice.
-        why = "by the gates above" if self.verdicts and self.stalled else self.ready[3]
-        if not self.steps:
-            word = "blocked" if self.stalled else "cannot tell" if self.is_unknown else "nothing to do"
-            out.append(f"  {word}: {self.ready[2]}: {why}")
-        elif self.stalled:
-            out.append(f"  then blocked: {self.ready[2]}: {why}")
+        if not self.steps and self._word != "waiting":
+            # The numbers of a refusal stand in the table of gates; they need not be read twice.
+            out.append(self._state("by the gates above" if self.verdicts and self.stalled else self.ready[3]))
+        elif self.steps and self.stalled:
+            out.append(
+                f"  then blocked: {self.ready[2]}: {'by the gates above' if self.verdicts else self.ready[3]}"
+            )
         return out + [f"  note: {n}" for n in self.notes]
+
+    @property
+    def _word(self) -> str:
+        """Say in a word how it stands when there is nothing to do now."""
+        if self.stalled:
+            return "blocked"
+        if self.is_unknown:
+            return "cannot tell"
+        done = self.ready[1] == "True" or self.ready[2] == "Suspended"
+        return "nothing to do" if done else "waiting"
+
+    def _state(self, why: str) -> str:
+        return f"  {self._word}: {self.ready[2]}: {why}"
 
     def as_json(self) -> dict[str, Any]:
         """Write it for programs."""

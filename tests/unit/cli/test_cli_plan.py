@@ -112,6 +112,16 @@ def test_a_training_that_failed_for_good_is_not_said_to_be_coming(tmp_path):
     assert "  blocked: TrainingFailed: bikes-d494407cfd: the training program ended" in "\n".join(found.lines())
 
 
+def test_a_training_under_way_is_waited_for_and_what_follows_is_told(tmp_path):
+    s = tell(tmp_path, serving)
+    s.git.commit("More trees", {"quality": b"50"})
+    asyncio.run(s.settle())
+    lines = planned(s).lines()
+    assert lines[1].startswith("  waiting: Training: bikes-f68bd5cd56: attempt 1, ")
+    assert lines[2] == "    then gates: rmse <= 100 · rmse against the champion >= +0"
+    assert lines[-1].endswith(": bikes-f68bd5cd56 is being trained")
+
+
 def test_a_new_object_is_planned_before_it_exists(tmp_path):
     s = tell(tmp_path, serving)
     found = planned(s, model("boats"))
