@@ -87,21 +87,22 @@ def _served(facts: Facts, model: ModelSpec, champion: ServedRevision) -> list[tu
         ("commit", champion.commit),
         *(("data", f"{d.name} {d.digest}") for d in champion.data),
         ("trained", f"because of {champion.trigger}" if champion.trigger else ""),
-        ("let through", f"{let}: {_measured(evidence)}" if let and evidence else let),
+        ("let through", f"{let}: {_measured(model, evidence)}" if let and evidence else let),
         ("artifact", champion.digest),
         ("evidence", champion.evidence),
         ("url", model.status.url),
     ]
 
 
-def _measured(evidence: Evidence) -> str:
-    """Say the numbers in one line, each with the champion's of then."""
+def _measured(model: ModelSpec, evidence: Evidence) -> str:
+    """Say the numbers that the gates ask for in one line, each with the champion's of then."""
+    asked = {g.metric for g in model.spec.gates}
     numbers = []
     for metric in evidence.metrics:
-        if metric.value is not None:
+        if metric.value is not None and metric.name in asked:
             against = f" (champion then {metric.champion:.4g})" if metric.champion is not None else ""
             numbers.append(f"{metric.name} {metric.value:.4g}{against}")
-    return f"{', '.join(numbers[:6])} on {evidence.holdout_rows:,} hold-out rows"
+    return f"{', '.join(numbers) or 'measured'} on {evidence.holdout_rows:,} hold-out rows"
 
 
 def _revision(facts: Facts, revision: ModelRevision) -> list[str]:

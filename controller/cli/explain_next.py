@@ -12,6 +12,9 @@ from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, pars
 from controller.cli.explain_text import Facts
 from controller.cli.target import spoken
 
+ROW_MOST = 4
+"""Most columns of a row that is typed by hand."""
+
 
 def next_command(facts: Facts) -> str:
     """Say what to type next, with a few words on why after `#`."""
@@ -56,7 +59,7 @@ def _rows(model: ModelSpec) -> str:
         c for c in (schemas[0] if schemas else ()) if c not in (model.spec.columns.target, model.spec.columns.id)
     ]
     row = json.dumps(dict.fromkeys(columns, "…"), ensure_ascii=False)
-    return f"--row '{row}'" if columns and "'" not in row else "--data rows.csv"
+    return f"--row '{row}'" if 0 < len(columns) <= ROW_MOST and "'" not in row else "--data rows.csv"
 
 
 def _of_revision(revision: ModelRevision, name: str, flag: str) -> str:

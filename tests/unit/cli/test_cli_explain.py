@@ -48,6 +48,19 @@ def test_every_gate_is_shown_with_its_numbers(told):
     assert lines[-1] == "Next: mainspring predict bikes --data rows.csv"
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [(["temp", "hr"], '--row \'{"temp": "…", "hr": "…"}\''), (["a", "b", "c", "d", "e"], "--data rows.csv")],
+    ids=["a few columns are written out", "many come from a file"],
+)
+def test_the_example_of_a_prediction_has_the_columns_that_the_checks_name(columns, rows, tmp_path):
+    checks = [{"name": "columns", "schema": {"columns": [*columns, "bikers"]}}]
+    ready = condition("Ready", "True", "Succeeded", "serves")
+    status = {"observedGeneration": 1, "stage": "Serving", "conditions": [ready], "champion": {"revision": FIRST}}
+    put(tmp_path, model(checks=checks), statuses={"bikes": status})
+    assert mainspring(tmp_path, "explain", "bikes").lines[-1] == f"Next: mainspring predict bikes {rows}"
+
+
 def test_a_refusal_says_the_numbers_first_and_that_the_champion_stays(told):
     answer = mainspring(told(refused), "explain", "bikes")
     assert answer.lines[0].startswith("ModelSpec bikes in namespace default: not Ready, GateFailed, for ")
