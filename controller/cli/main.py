@@ -29,7 +29,7 @@ class Verb(NamedTuple):
 
 
 VERBS: Final = (
-    Verb("demo", "Start here", "verbs", "See the whole loop on this machine, with a model of its own."),
+    Verb("demo", "Start here", "demo", "See the whole loop on this machine, with a model of its own."),
     Verb("up", "Start here", "verbs", "Run local mode in the foreground: controller, jobs, servers, MLflow."),
     Verb("validate", "Write", "validate", "Check YAML files of Mainspring without a cluster."),
     Verb("plan", "Write", "plan", "Show what would be done, and why; change nothing."),
