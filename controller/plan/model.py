@@ -141,7 +141,8 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
             "False", "Progressing", f"{champion.revision} is being put in place{detail}", stage="Starting"
         )
     version = f" version {champion.version}" if champion.version else ""
-    message = f"{champion.revision}{version} of commit {champion.commit[:7]} serves all requests, as {_named(source)} asks"
+    served = f"{champion.revision}{version} of commit {champion.commit[:7]}"
+    message = f"{served} serves all requests, as {_named(source)} asks"
     return r.finish("True", "Succeeded", message, stage="Serving")
 
 

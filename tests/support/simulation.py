@@ -124,7 +124,12 @@ class Traffic:
         return {k: v for k, v in self.counted.items() if k.partition("|")[0] in names}
 
     def add(self, pod: str, requests: float, errors: float, p95_s: float) -> None:
-        for key, value in (("requests", requests), ("errors", errors), (f"le={p95_s}", requests), ("le=inf", requests)):
+        for key, value in (
+            ("requests", requests),
+            ("errors", errors),
+            (f"le={p95_s}", requests),
+            ("le=inf", requests),
+        ):
             self.counted[f"{pod}|{key}"] = self.counted.get(f"{pod}|{key}", 0.0) + value
 
 
@@ -260,7 +265,16 @@ class Simulation:
         await self.note()
 
     async def _version(self) -> frozenset[tuple[str, str]]:
-        kinds = ("ModelRepository", "ModelSpec", "ModelRevision", "Job", "Deployment", "Service", "HTTPRoute", "Pod")
+        kinds = (
+            "ModelRepository",
+            "ModelSpec",
+            "ModelRevision",
+            "Job",
+            "Deployment",
+            "Service",
+            "HTTPRoute",
+            "Pod",
+        )
         objects = [m for kind in kinds for m in await self.store.list(kind)]
         return frozenset((str(key_of(m)), m["metadata"]["resourceVersion"]) for m in objects)
 

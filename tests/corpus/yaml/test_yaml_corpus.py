@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from yaml_cases import BASE, CASES
 
 from controller.api.validation import check_text
+from tests.corpus.yaml.yaml_cases import BASE, CASES
 
 
 def answer(text: bytes) -> list[str]:

@@ -316,7 +316,7 @@ HOSTILE = [
     ),
     (
         "text as the target of a regression",
-        lambda w: (setattr(w, "target", w.target.astype(str)), w.task.update(task="Regression"), w.fetched()),
+        lambda w: (w.__dict__.update(target=w.target.astype(str)), w.task.update(task="Regression"), w.fetched()),
         "TaskMismatch",
         "the gates use metrics of numbers, but the target y is text",
     ),

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runner_world import until
 
 from controller.local.router import BODY_MOST, build_app
 from controller.local.router_config import Backend, Balancer, Routes, dump, load
+from tests.unit.local.runner_world import until
 
 pytestmark = pytest.mark.anyio
 SILENT = "127.0.0.1:1"
@@ -258,7 +258,7 @@ def test_every_sum_of_weights_holds_the_exact_shares(given_weights):
     balancer = Balancer(backends)
     for _ in range(3):
         chosen = Counter(balancer.candidates()[0][0].weight for _ in range(sum(given_weights)))
-        wanted = Counter()
+        wanted: Counter[int] = Counter()
         for backend in backends:
             wanted[backend.weight] += backend.weight
         assert chosen == +wanted

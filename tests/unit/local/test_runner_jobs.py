@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import os
 import signal
 
 import pytest
-from runner_world import World, is_alive, manifest, processes_in, step, until
 
 from controller.api.meta import key_of
+from tests.unit.local.runner_world import World, is_alive, manifest, processes_in, step, until
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +132,17 @@ async def test_two_runners_at_once_run_every_job_once(world):
         for name in names:
             assert (await world.job_ended(name))["type"] == "Complete"
             assert (volume(world, name) / "runs").read_text() == "x"
+
+
+async def test_a_runner_does_nothing_while_another_one_acts(world):
+    await world.job("train", step("train", COUNT))
+    with (world.root / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(world.runner.sync(), timeout=0.3)
+        assert not volume(world, "train").exists()
+    await world.runner.sync()
+    assert volume(world, "train").exists()
 
 
 async def test_a_killed_shim_is_a_lost_node_and_takes_its_container_with_it(world):

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from runner_world import SERVER, World, is_alive, manifest, processes_in, until
 
 from controller.api.meta import Key
+from tests.unit.local.runner_world import SERVER, World, is_alive, manifest, processes_in, until
 
 pytestmark = pytest.mark.anyio
 PATIENCE = httpx.Timeout(20.0)
@@ -209,6 +209,38 @@ async def test_no_request_is_lost_while_servers_are_killed_scaled_replaced_and_w
             await world.store.delete(Key("Deployment", "default", "bikes-1"))
             await more(answers, 100, "requests go on after a deployment was deleted")
     assert lost(answers) == {}
+
+
+SLOW = SERVER.replace(
+    "        body =",
+    "        import time\n        while self.command == 'POST' and not os.path.exists(os.environ['GO']): time.sleep(0.01)\n"
+    "        body =",
+)
+
+
+async def test_a_server_that_is_taken_away_first_answers_what_it_works_on(world, tmp_path):
+    await world.servers("bikes-1", replicas=2, script=SLOW, GO=str(tmp_path / "go"))
+    await world.route("bikes", **{"bikes-1": 100})
+    async with world.running(), httpx.AsyncClient(timeout=PATIENCE) as client:
+        await until(lambda: world.routed("bikes") == {"bikes-1": 2}, "both are routed")
+        await world.router_answers()
+        requests = [asyncio.create_task(ask(client, world)) for _ in range(2)]
+
+        async def both_busy():
+            return len((await client.get(f"{world.runner.router_url}/_router/healthz")).json()["inflight"]) == 2
+
+        await until(both_busy, "each server works on a request")
+        pids = [world.pid_of(name, "server") for name in await world.pods("bikes-1")]
+        await world.servers("bikes-1", replicas=1, script=SLOW, GO=str(tmp_path / "go"))
+        await until(lambda: world.routed("bikes") == {"bikes-1": 1}, "one is out of the router")
+        assert all(map(is_alive, pids))
+        (tmp_path / "go").touch()
+        answers = await asyncio.gather(*requests)
+        assert [a.status_code for a in answers] == [200, 200]
+        assert (await client.get(f"{world.runner.router_url}/_router/metrics")).json()["models"]["default/bikes"][
+            "retries"
+        ] == 0
+        await until(lambda: sum(map(is_alive, pids)) == 1, "then it goes")
 
 
 async def test_a_rolling_replacement_waits_for_the_new_server_before_it_stops_the_old(world):

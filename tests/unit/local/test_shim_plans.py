@@ -20,8 +20,8 @@ PLACE = Place(
 def planned(container=None, volumes=(), config=None, place=PLACE, **spec):
     main = {"name": "train", "image": "any", "command": ["python", "train.py"], **(container or {})}
     template = {"spec": {"containers": [main], "volumes": list(volumes), **spec}}
-    options = {"owner": "uid", "template_hash": "", "restart": False, "deadline": None}
-    return plan_pod(template, place, config_map=(config or {}).get, **options)
+    found = (config or {}).get
+    return plan_pod(template, place, owner="uid", template_hash="", restart=False, deadline=None, config_map=found)
 
 
 def mounted(path, name="work", **fields):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 import time
 
 import pytest
-from runner_world import processes_in
 
 from controller.local import shim
+from tests.unit.local.runner_world import processes_in
 
 
 def prepare(path, *containers, **fields):
@@ -70,6 +71,15 @@ def test_two_shims_at_once_run_a_directory_once(tmp_path):
     both = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(timeout=30) for process in both] == [0, 0, 0, 0]
     assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_nothing_runs_while_another_shim_holds_the_directory(tmp_path):
+    prepare(tmp_path, {"code": "open('runs', 'a').write('x')"})
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run(tmp_path)
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "shim.json").exists()
 
 
 @pytest.mark.parametrize(

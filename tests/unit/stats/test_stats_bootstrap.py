@@ -18,12 +18,12 @@ HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2011-10-01T00:00:00", "ns")
 
 
-def run(challenger, champion, units, names=("mae",), seed=7, resamples=1000):
+def run(challenger, champion, units, names=("mae",), *, seed=7, resamples=1000):
     higher = {n: METRICS[n].direction == "Higher" for n in names}
     return compare(higher, challenger, champion, units, grid=QUANTILE_GRID, seed=seed, resamples=resamples)
 
 
-def numbers(error, other):
+def numbers(error, other) -> tuple[Regression, Regression]:
     """Two models with these errors on a target of zero: mae improvement is mean |other| - mean |error|."""
     return Regression(np.zeros(error.size), error), Regression(np.zeros(error.size), other)
 
@@ -108,9 +108,9 @@ def test_a_copy_of_the_champion_is_neither_better_nor_worse_in_any_metric():
     same = Regression(truth, truth + rng.normal(0, 1, 100))
     for found in run(same, same, by_row(100), tuple(REGRESSION)).values():
         assert set(found.absolute) == {0.0}
-    truth = rng.integers(0, 2, 100)
-    chance = np.clip(0.3 * truth + rng.random(100) * 0.7, 0, 1)
-    rows = Classification(truth, (chance > 0.5).astype(int), ("0", "1"), 1, np.stack([1 - chance, chance], 1))
+    classes = rng.integers(0, 2, 100)
+    chance = np.clip(0.3 * classes + rng.random(100) * 0.7, 0, 1)
+    rows = Classification(classes, (chance > 0.5).astype(int), ("0", "1"), 1, np.stack([1 - chance, chance], 1))
     for found in run(rows, rows, by_row(100), tuple(CLASSIFICATION)).values():
         assert set(found.absolute) == {0.0}
 

@@ -41,6 +41,12 @@ def many(seed=0, n=300):
     return Classification(truth, scores.argmax(axis=1), ("a", "b", "c", "d"), None, scores)
 
 
+def resampled(name, rows, counts):
+    measured = measure(name, rows)
+    assert not isinstance(measured, Undefined), measured.note
+    return measured.at(counts)
+
+
 SKLEARN_REGRESSION = {
     "rmse": sk.root_mean_squared_error,
     "mae": sk.mean_absolute_error,
@@ -96,7 +102,7 @@ def test_a_resample_is_the_metric_of_the_repeated_rows(name):
     rng = np.random.default_rng(1)
     picks = rng.integers(0, 300, (5, 300))
     counts = np.stack([np.bincount(p, minlength=300) for p in picks]).astype(float)
-    found = measure(name, rows).at(counts)
+    found = resampled(name, rows, counts)
     for draw, p in zip(found, picks, strict=True):
         if name in SKLEARN_LABELS:
             expected = SKLEARN_LABELS[name](rows.truth[p], rows.prediction[p])
@@ -111,7 +117,7 @@ def test_a_resample_of_numbers_is_the_metric_of_the_repeated_rows(name, n):
     rows = regression(n=n)
     picks = np.random.default_rng(1).integers(0, n, (5, n))
     counts = np.stack([np.bincount(p, minlength=n) for p in picks]).astype(float)
-    found = measure(name, rows).at(counts)
+    found = resampled(name, rows, counts)
     for draw, p in zip(found, picks, strict=True):
         assert draw == pytest.approx(SKLEARN_REGRESSION[name](rows.truth[p], rows.prediction[p]), rel=1e-9)
 
@@ -131,6 +137,7 @@ def test_four_classes_without_a_positive_one_are_refused_by_name_not_averaged(na
 def test_one_of_four_classes_can_be_the_positive_one():
     rows = many()
     rows = Classification(rows.truth, rows.prediction, rows.classes, 2, rows.scores)
+    assert rows.scores is not None
     assert value("f1", rows)[0] == pytest.approx(sk.f1_score(rows.truth == 2, rows.prediction == 2))
     assert value("roc_auc", rows)[0] == pytest.approx(sk.roc_auc_score(rows.truth == 2, rows.scores[:, 2]))
 

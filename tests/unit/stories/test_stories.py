@@ -180,7 +180,9 @@ STORIES: dict[str, Callable[[Simulation], Awaitable[None]]] = {
 }
 
 
-def tell(story: Callable[[Simulation], Awaitable[None]], **options: object) -> tuple[Simulation, dict[str, object]]:
+def tell(
+    story: Callable[[Simulation], Awaitable[None]], **options: object
+) -> tuple[Simulation, dict[str, object]]:
     simulation = Simulation(**options)  # type: ignore[arg-type]
 
     async def go() -> dict[str, object]:
