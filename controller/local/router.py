@@ -79,7 +79,7 @@ class Router:
         last: Exception | None = None
         tries = 0
         for _ in range(2):
-            for backend, endpoint in balancer.candidates():
+            for backend, endpoint in balancer.in_turn():
                 if tries >= TRIES:
                     break
                 if tries:

@@ -76,7 +76,7 @@ class Balancer:
             self._credit = before._credit
         self._turns: dict[str, int] = {} if before is None else before._turns
 
-    def candidates(self) -> list[tuple[Backend, str]]:
+    def in_turn(self) -> list[tuple[Backend, str]]:
         """List whom to ask, in order: the chosen backend's endpoints, the other backends', then weight 0."""
         order = self._idle
         if self._weighted:

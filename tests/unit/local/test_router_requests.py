@@ -257,7 +257,7 @@ def test_every_sum_of_weights_holds_the_exact_shares(given_weights):
     backends = [Backend(f"b-{i}", w, (f"host:{i}",)) for i, w in enumerate(given_weights)]
     balancer = Balancer(backends)
     for _ in range(3):
-        chosen = Counter(balancer.candidates()[0][0].weight for _ in range(sum(given_weights)))
+        chosen = Counter(balancer.in_turn()[0][0].weight for _ in range(sum(given_weights)))
         wanted: Counter[int] = Counter()
         for backend in backends:
             wanted[backend.weight] += backend.weight
@@ -267,7 +267,7 @@ def test_every_sum_of_weights_holds_the_exact_shares(given_weights):
 @given(weights)
 def test_everybody_who_is_ready_is_asked_before_a_request_is_lost(given_weights):
     backends = [Backend(f"b-{i}", w, (f"h:{i}", f"g:{i}")) for i, w in enumerate(given_weights)]
-    asked = [endpoint for _, endpoint in Balancer(backends).candidates()]
+    asked = [endpoint for _, endpoint in Balancer(backends).in_turn()]
     assert sorted(asked) == sorted(e for b in backends for e in b.endpoints)
 
 
