@@ -45,6 +45,8 @@ def _words(action: Action, present: set[str]) -> tuple[str, str]:
             return "+", action.manifest["metadata"]["name"]
         case a.StartTraining():
             return "+", f"{action.manifest['metadata']['name']} (attempt {action.attempt})"
+        case a.CloseRun():
+            return "~", f"run of {action.revision}, attempt {action.attempt}, ends as {action.status}"
         case a.RegisterVersion():
             return "+", f"{action.registry_name}, from run {action.run}"
         case a.RecordVerdict():

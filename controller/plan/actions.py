@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from controller.api.conditions import Wanted
 from controller.api.kinds import ModelRevision
@@ -41,8 +41,19 @@ class StartTraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRun:
+    """Close the MLflow run of an attempt that failed. Repeat: the run is found by tag, its status set again."""
+
+    experiment: str
+    revision: str
+    attempt: int
+    status: Literal["FAILED", "KILLED"]
+    why: Cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterVersion:
-    """Register the trained model as a version. Repeat: the version is found by the revision's tag."""
+    """Close the run and register the model as a version. Repeat: the version is found by the revision's tag."""
 
     registry_name: str
     revision: str
@@ -108,6 +119,7 @@ class ApplyModelSpec:
 Action = (
     CreateRevision
     | StartTraining
+    | CloseRun
     | RegisterVersion
     | RecordVerdict
     | ApplyManifest

@@ -16,6 +16,8 @@ from controller.api.modelstatus import GateVerdict, Outcome
 
 SEEN_LIMIT = 0.01
 """Share of hold-out rows the champion was trained on above which a comparison says nothing (decision 14)."""
+CHECKS_GATE = "data-checks"
+"""Name of the verdict that sums up the data checks."""
 DEFAULT_CONFIDENCE = 0.95
 """Confidence of the comparison that is made when no gate names the champion."""
 DEFAULT_TOLERANCE = 0.02
@@ -47,6 +49,27 @@ def judge(
         champion: digest of the champion's artifact, empty without one.
     """
     return tuple(_judge_one(g, evidence, artifact, champion) for g in gates)
+
+
+def judge_checks(evidence: Evidence, checks: str) -> tuple[GateVerdict, ...]:
+    """Sum the data checks up as one verdict more; none where no check was made and none is asked for.
+
+    Args:
+        evidence: of the challenger.
+        checks: hash of the checks of now; evidence by other checks decides nothing.
+    """
+    count = len(evidence.checks)
+    if evidence.checks_hash != checks:
+        message = "the data checks have changed since the evidence was made; it is being renewed"
+        return (_verdict_of(CHECKS_GATE, "Inconclusive", "EvidenceOutdated", message),)
+    if not count:
+        return ()
+    bad = [c for c in evidence.checks if c.outcome != "Passed"]
+    if bad:
+        message = f"{len(bad)} of {count} checks failed: {bad[0].message}"
+        return (_verdict_of(CHECKS_GATE, "Failed", "DataInvalid", message),)
+    message = f"{count} of {count} checks passed on {evidence.training_rows + evidence.holdout_rows:,} rows"
+    return (_verdict_of(CHECKS_GATE, "Passed", "ChecksPassed", message),)
 
 
 def absolute_only(gates: Sequence[Gate]) -> tuple[Gate, ...]:
@@ -183,4 +206,8 @@ def _mib(size: int) -> str:
 
 
 def _verdict(gate: Gate, outcome: Outcome, reason: str, message: str) -> GateVerdict:
-    return GateVerdict(gate=gate.name, outcome=outcome, reason=reason, message=message)
+    return _verdict_of(gate.name, outcome, reason, message)
+
+
+def _verdict_of(name: str, outcome: Outcome, reason: str, message: str) -> GateVerdict:
+    return GateVerdict(gate=name, outcome=outcome, reason=reason, message=message)

@@ -15,6 +15,7 @@ from controller.api.meta import (
     ANNOTATION_COMMIT,
     ANNOTATION_DIGEST,
     API_VERSIONS,
+    GROUP,
     LABEL_MODEL,
     LABEL_REVISION,
     Manifest,
@@ -27,6 +28,8 @@ SERVER_PORT: Final = 8080
 RUNTIME_IMAGE: Final = "mainspring-runtime"
 """Placeholder for the runtime image, which local mode does not need."""
 
+ANNOTATION_CHECKS: Final = f"{GROUP}/checks"
+"""On Jobs: hash of the data checks that they apply."""
 ONE_THREAD: Final = [{"name": "OMP_NUM_THREADS", "value": "1"}]
 """A row is predicted by one thread: several spin for each other's sake and multiply the latency under load."""
 
@@ -74,17 +77,35 @@ def training_job(
     deadline_s: int,
     tracking_uri: str,
     with_champion: bool,
+    checks: str,
+    evaluate_only: bool = False,
 ) -> Manifest:
-    """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container."""
-    spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt)
-    steps = [s for s in STEPS if with_champion or s != "predict-champion"]
-    containers = [_step(s, revision, tracking_uri) for s in steps]
+    """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container.
+
+    Args:
+        revision: what is trained.
+        owner: its object.
+        attempt: 1 for the first.
+        deadline_s: longest time of the whole Job.
+        tracking_uri: MLflow.
+        with_champion: whether there is one to compare with.
+        checks: hash of the data checks, kept on the Job.
+        evaluate_only: `fetch` brings the trained model instead of a training.
+    """
+    spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt, evaluate_only=evaluate_only)
+    left_out = {"train"} if evaluate_only else set()
+    left_out |= set() if with_champion else {"predict-champion"}
+    steps = [s for s in STEPS if s not in left_out]
+    containers = [_step(s, revision, tracking_uri, evaluate_only) for s in steps]
     volumes = sorted({v for s in steps for v in _MOUNTS[s]})
     labels = naming.labels(spec.model, revision.metadata.name)
     return {
         "apiVersion": API_VERSIONS["Job"],
         "kind": "Job",
-        "metadata": _meta(name, revision.metadata.namespace, labels, owner),
+        "metadata": {
+            **_meta(name, revision.metadata.namespace, labels, owner),
+            "annotations": {ANNOTATION_CHECKS: checks},
+        },
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_s,
@@ -114,11 +135,15 @@ def task_map(name: str, owner: Manifest, labels: Mapping[str, str], tasks: Mappi
     }
 
 
-def _step(step: str, revision: ModelRevision, tracking_uri: str) -> Manifest:
+def _step(step: str, revision: ModelRevision, tracking_uri: str, evaluate_only: bool) -> Manifest:
     mounts = [
         {"name": volume, "mountPath": path, **({"readOnly": True} if read_only else {})}
         for volume, (path, read_only) in _MOUNTS[step].items()
     ]
+    command = _COMMANDS.get(step, [])
+    if step == "fetch" and evaluate_only:
+        mounts.append({"name": "output", "mountPath": reports.OUTPUT})
+        command = [*command, "--output", reports.OUTPUT]
     if step == "train":
         return _train_step(revision, mounts)
     mounts.append({"name": "tasks", "mountPath": reports.TASK_FILE, "subPath": f"{step}.json", "readOnly": True})
@@ -126,7 +151,7 @@ def _step(step: str, revision: ModelRevision, tracking_uri: str) -> Manifest:
     return {
         "name": step,
         "image": RUNTIME_IMAGE,
-        "command": _COMMANDS[step],
+        "command": command,
         "env": env,
         "volumeMounts": mounts,
     }

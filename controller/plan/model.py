@@ -232,6 +232,7 @@ def judge_revision(r: Round, revision: ModelRevision) -> Judgement:
         verdicts = gates.judge(gates.absolute_only(wanted), evidence, artifact, champion)
     else:
         verdicts = gates.judge(wanted, evidence, artifact, champion)
+        verdicts += gates.judge_checks(evidence, pinning.checks_hash(r.model.spec))
     return Judgement(
         revision=name,
         outcome=worst(verdicts),

@@ -15,9 +15,9 @@ def revision_name(model: str, inputs: str) -> str:
     return f"{model}-{short(inputs)}"
 
 
-def job_name(revision: str, attempt: int) -> str:
-    """Name the Job of one attempt."""
-    return f"{revision}-train-{attempt}"
+def job_name(revision: str, attempt: int, *, evaluate_only: bool = False) -> str:
+    """Name the Job of one attempt; attempts of both kinds are counted together."""
+    return f"{revision}-{'evaluate' if evaluate_only else 'train'}-{attempt}"
 
 
 def serve_hash(runtime: str) -> str:

@@ -102,6 +102,10 @@ class JobSeen:
 
     name: str
     attempt: int
+    evaluate_only: bool = False
+    """It measured a trained model again, and trained nothing."""
+    checks: str = ""
+    """Hash of the data checks that it applied."""
     outcome: str
     """Running, Succeeded, Failed or Lost."""
     started_at: str = ""

@@ -6,6 +6,7 @@ decided in `plan/model.py`, by the gates.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -25,9 +26,10 @@ from controller.api.kinds import ModelSpec
 from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelrevision import Attempt, ModelRevisionStatus
 from controller.plan import tasks
-from controller.plan.actions import Action, Plan, RegisterVersion, StartTraining
+from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
+from controller.plan.pinning import checks_hash
 from controller.plan.verdict import Cause, Refused, Unknown
 
 ATTEMPTS_KEPT: Final = 10
@@ -40,24 +42,56 @@ RevisionPlan = Plan[ModelRevisionStatus]
 
 def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
     """Decide the next step for one revision. No I/O; same input, same plan."""
-    status = seen.revision.status
-    if status.evidence is not None and status.artifact is not None:
-        return _measured(seen, status)
-    if seen.job is not None:
-        status = status.model_copy(update={"attempts": _with_attempt(status.attempts, seen.job)})
-        match seen.job.outcome:
-            case "Running":
-                return _waiting(status, "Training", _progress(seen.job, now), next_s=1.0)
-            case "Succeeded":
-                return _take_report(seen, status)
-            case _:
-                return _after_failure(seen, status, seen.job, now)
-    return _start(
-        seen, status, 1, Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
+    before, job = seen.revision.status, seen.job
+    if job is None:
+        if is_measured(before):
+            return _measured(seen, before)
+        why = Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
+        return _start(seen, before, 1, why)
+    status = before.model_copy(update={"attempts": _with_attempt(before.attempts, job)})
+    match job.outcome:
+        case "Running":
+            doing = "Evaluating" if job.evaluate_only else "Training"
+            return _waiting(status, doing, _progress(job, now), next_s=1.0)
+        case "Succeeded":
+            said = _said(job)
+            taken = status.evidence is not None and status.evidence.report == said
+            return _measured(seen, status) if taken and said else _take_report(seen, status)
+        case _:
+            return _closing_run(seen, before, job, _after_failure(seen, status, job, now))
+
+
+def is_measured(status: ModelRevisionStatus) -> bool:
+    """Tell whether there is a trained model with its evidence."""
+    return status.evidence is not None and status.artifact is not None
+
+
+def _said(job: JobSeen) -> str:
+    """Return the digest of the report that the Job's last step named; empty when it named none."""
+    return next((s.termination.sha256 for s in job.steps if s.termination and s.name == "evaluate"), "")
+
+
+def _closing_run(
+    seen: RevisionSeen, before: ModelRevisionStatus, job: JobSeen, plan: RevisionPlan
+) -> RevisionPlan:
+    """Close the MLflow run of an attempt that failed, once: until its end is in the status."""
+    known = next((a for a in before.attempts if a.number == job.attempt), None)
+    if known is not None and known.outcome in ("Failed", "Lost"):
+        return plan
+    name = registry_name(seen.model) if seen.model else seen.revision.spec.model
+    close = CloseRun(
+        experiment=name,
+        revision=seen.revision.metadata.name,
+        attempt=job.attempt,
+        status="KILLED" if job.outcome == "Lost" else "FAILED",
+        why=Cause("AttemptEnded", failure(job)[1]),
     )
+    return replace(plan, actions=(close, *plan.actions))
 
 
-def _start(seen: RevisionSeen, status: ModelRevisionStatus, attempt: int, why: Cause) -> RevisionPlan:
+def _start(
+    seen: RevisionSeen, status: ModelRevisionStatus, attempt: int, why: Cause, *, evaluate_only: bool = False
+) -> RevisionPlan:
     model = seen.model
     if model is None:
         return _waiting(
@@ -78,16 +112,19 @@ def _start(seen: RevisionSeen, status: ModelRevisionStatus, attempt: int, why: C
         deadline_s=model.spec.training.active_deadline_seconds,
         tracking_uri=seen.tracking_uri,
         with_champion=champion is not None and champion.status.artifact is not None,
+        checks=checks_hash(model.spec),
+        evaluate_only=evaluate_only,
     )
     action = StartTraining(
         revision=seen.revision,
         attempt=attempt,
-        tasks=tasks.for_training(seen, model),
+        tasks=tasks.for_job(seen, model, evaluate_only=evaluate_only),
         manifest=job,
         experiment=registry_name(model),
         why=why,
     )
-    conditions = _conditions(RECONCILING, "Training", f"starting attempt {attempt}: {why.message}")
+    doing = "Evaluating" if evaluate_only else "Training"
+    conditions = _conditions(RECONCILING, doing, f"starting attempt {attempt}: {why.message}")
     return Plan(actions=(action,), status=status, conditions=conditions, next_s=1.0)
 
 
@@ -98,11 +135,7 @@ def _take_report(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPla
         return _waiting(status, "ReportUnavailable", message, next_s=2.0)
     if isinstance(report, Refused):
         return _stalled(status, report.reason, report.message)
-    sha = (
-        next((s.termination.sha256 for s in seen.job.steps if s.termination and s.name == "evaluate"), "")
-        if seen.job
-        else ""
-    )
+    sha = _said(seen.job) if seen.job else ""
     evidence = report.evidence.model_copy(update={"report": sha})
     status = status.model_copy(update={"artifact": report.artifact, "evidence": evidence, "run": report.run})
     return _measured(seen, status)
@@ -122,6 +155,8 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
             f"{artifact.format} model of {artifact.size_bytes:,} bytes, {artifact.digest[:19]}",
         ),
     ]
+    if status.version and (why := _outdated(seen, status)) is not None:
+        return _start(seen, status, _next_attempt(status), why, evaluate_only=True)
     if status.version:
         good.append((REGISTERED, "True", "Succeeded", f"version {status.version}"))
         message = f"version {status.version}, measured on {rows}"
@@ -147,9 +182,38 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     return Plan(actions=actions, status=status, conditions=(*waiting, *good), next_s=1.0)
 
 
+def _next_attempt(status: ModelRevisionStatus) -> int:
+    return max((a.number for a in status.attempts), default=0) + 1
+
+
+def _outdated(seen: RevisionSeen, status: ModelRevisionStatus) -> Cause | None:
+    """Say why the evidence must be renewed before the wanted revision can be judged; None when it need not be.
+
+    The judgement of the ModelSpec says that it cannot judge by this evidence; that the evidence is still the one
+    it spoke of is looked at here, so that one judgement starts one Job.
+    """
+    model, evidence = seen.model, status.evidence
+    assert evidence is not None
+    judged = model.status.judgement if model else None
+    if model is None or judged is None or judged.revision != seen.revision.metadata.name:
+        return None
+    if judged.evidence != evidence.report or not any(v.reason == "EvidenceOutdated" for v in judged.verdicts):
+        return None
+    champion = seen.champion.status.artifact.digest if seen.champion and seen.champion.status.artifact else ""
+    if evidence.champion != champion:
+        name = seen.champion.metadata.name if seen.champion else "none"
+        return Cause("ChampionChanged", f"the evidence does not compare with the champion of now, {name}")
+    if evidence.checks_hash != checks_hash(model.spec):
+        return Cause("ChecksChanged", "the data checks have changed since the evidence was made")
+    return None
+
+
 def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen, now: datetime) -> RevisionPlan:
     reason, message, retryable = failure(job)
     data_bad = reason in DATA_REASONS
+    if data_bad and seen.model is not None and job.checks != checks_hash(seen.model.spec):
+        why = Cause("ChecksChanged", f"the data checks have changed since attempt {job.attempt}: {message}")
+        return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
     if not retryable:
         condition = DATA_VALID if data_bad else TRAINED
         return _stalled(status, reason, message, (condition, "False", reason, message))
@@ -165,7 +229,8 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
     left = pause - (now - ended).total_seconds()
     if left > 0:
         return _waiting(status, "RetryBackoff", f"{message}; next attempt in {human_seconds(left)}", next_s=left)
-    return _start(seen, status, job.attempt + 1, Cause("Retry", f"attempt {job.attempt} ended: {message}"))
+    why = Cause("Retry", f"attempt {job.attempt} ended: {message}")
+    return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
 
 
 DATA_REASONS: Final = frozenset(

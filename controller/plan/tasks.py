@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from controller.api.base import HashMark, dump
-from controller.api.hashes import digest, marked
+from controller.api.base import dump
 from controller.api.kinds import ModelSpec
 from controller.api.metrics import METRICS
 from controller.api.reports import ArtifactRef, EvaluateTask, FetchTask, PredictTask
 from controller.plan.observed import RevisionSeen
+from controller.plan.pinning import checks_hash
 
 DEFAULT_PROBE_REQUESTS = 200
 """How many single requests are timed when no gate says otherwise."""
 
 
-def for_training(seen: RevisionSeen, model: ModelSpec) -> dict[str, dict[str, Any]]:
-    """Build the tasks of a training Job, by step; the run of `evaluate` is filled in once it exists.
+def for_job(seen: RevisionSeen, model: ModelSpec, *, evaluate_only: bool) -> dict[str, dict[str, Any]]:
+    """Build the tasks of a Job, by step; the run of `evaluate` is filled in once it exists.
 
     Args:
         seen: the revision, and the champion to compare with.
         model: the ModelSpec, for what is in no hash of the inputs: checks and gates.
+        evaluate_only: the trained model is fetched and measured again; nothing is trained.
     """
+    trained = seen.revision.status
+    own: ArtifactRef | None = None
+    if evaluate_only and trained.artifact is not None:
+        own = ArtifactRef(run=trained.run, digest=trained.artifact.digest)
     spec, champion = seen.revision.spec, seen.champion
     ref: ArtifactRef | None = None
     if champion is not None and champion.status.artifact is not None:
@@ -42,6 +47,7 @@ def for_training(seen: RevisionSeen, model: ModelSpec) -> dict[str, dict[str, An
         champion_columns=champion.spec.columns if ref and champion else None,
         champion_holdout=champion.spec.holdout if ref and champion else None,
         champion_rows=measured.training_rows + measured.holdout_rows if measured else None,
+        artifact=own,
         pinned_at=seen.revision.metadata.creation_timestamp,
     )
     requests = max((g.probe.requests for g in model.spec.gates if g.probe), default=DEFAULT_PROBE_REQUESTS)
@@ -56,11 +62,11 @@ def for_training(seen: RevisionSeen, model: ModelSpec) -> dict[str, dict[str, An
         champion=ref.digest if ref else "",
         champion_name=champion.metadata.name if ref and champion else "",
         runtime=seen.runtime,
-        checks_hash=digest(marked(model.spec, HashMark.EVIDENCE)),
+        checks_hash=checks_hash(model.spec),
     )
     built: dict[str, dict[str, Any]] = {
         "fetch": dump(fetch),
-        "predict": dump(PredictTask(probe_requests=requests, scores=scores)),
+        "predict": dump(PredictTask(digest=own.digest if own else None, probe_requests=requests, scores=scores)),
         "evaluate": dump(evaluate),
     }
     if ref is not None:

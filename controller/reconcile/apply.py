@@ -17,6 +17,7 @@ from controller.plan.actions import (
     Action,
     ApplyManifest,
     ApplyModelSpec,
+    CloseRun,
     CreateRevision,
     DeleteManifest,
     RecordVerdict,
@@ -62,7 +63,10 @@ async def _one(world: World, action: Action) -> str | None:
             await _create_revision(world, action)
         case StartTraining():
             await _start_training(world, action)
+        case CloseRun():
+            await _close_run(world, action)
         case RegisterVersion():
+            await world.registry.finish_run(action.run, "FINISHED")
             return await world.registry.ensure_version(
                 action.registry_name, action.run, revision=action.revision, tags=action.tags
             )
@@ -87,6 +91,12 @@ async def _create_revision(world: World, action: CreateRevision) -> None:
     except Conflict as error:
         if error.reason != "AlreadyExists":
             raise
+
+
+async def _close_run(world: World, action: CloseRun) -> None:
+    experiment = await world.registry.ensure_experiment(action.experiment)
+    run = await world.registry.ensure_run(experiment, revision=action.revision, attempt=action.attempt)
+    await world.registry.finish_run(run, action.status)
 
 
 async def _start_training(world: World, action: StartTraining) -> None:

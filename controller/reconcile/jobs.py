@@ -12,6 +12,7 @@ from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest
 from controller.api.reports import REPORT_MAX_BYTES, Report, Termination
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.redact import redact
+from controller.plan.manifests import ANNOTATION_CHECKS
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile.world import World
@@ -62,7 +63,7 @@ async def _newest_job(world: World, key: Key) -> JobSeen | None:
 
 
 def attempt_of(job: Manifest) -> int:
-    """Read the attempt's number from a Job's name, `<revision>-train-<attempt>`."""
+    """Read the attempt's number from a Job's name, `<revision>-train-<attempt>` or `…-evaluate-<attempt>`."""
     return int(job["metadata"]["name"].rpartition("-")[2])
 
 
@@ -88,6 +89,8 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
     return JobSeen(
         name=job["metadata"]["name"],
         attempt=attempt_of(job),
+        evaluate_only="-evaluate-" in job["metadata"]["name"],
+        checks=(job["metadata"].get("annotations") or {}).get(ANNOTATION_CHECKS, ""),
         outcome=outcome,
         started_at=status.get("startTime", ""),
         finished_at=(status.get("completionTime") or (ended or {}).get("lastTransitionTime") or "")

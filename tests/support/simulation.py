@@ -200,6 +200,7 @@ class Simulation:
     error_rate: Callable[[str], float] = lambda _: 0.0
     requests_per_s: float = 10.0
     fail_training: Callable[[Manifest], bool] = lambda _: False
+    refuse_data: Callable[[Manifest], bool] = lambda _: False
     lines: list[str] = field(default_factory=list)
     writes: list[int] = field(default_factory=lambda: [0])
     told_before: int = 0
@@ -306,7 +307,7 @@ class Simulation:
         started = datetime.strptime(status["startTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         if (self.clock.now() - started).total_seconds() < self.train_s:
             return
-        failed = self.fail_training(job)
+        failed = self.fail_training(job) or self.refuse_data(job)
         steps = await self._finish(job, failed)
         pod = {
             "apiVersion": "v1",
@@ -333,6 +334,9 @@ class Simulation:
         def ended(name: str, code: int, message: str) -> Manifest:
             return {"name": name, "state": {"terminated": {"exitCode": code, "message": message}}}
 
+        if self.refuse_data(job):
+            said = {"outcome": "Invalid", "reason": "DataInvalid", "message": "check nulls failed: 40 of 100 are null"}
+            return [ended("fetch", 3, json.dumps(said))]
         if failed:
             return [ended("fetch", 0, ""), ended("train", 1, "ValueError: no such column: temp")]
         key = Key("ConfigMap", job["metadata"]["namespace"], job["metadata"]["name"])

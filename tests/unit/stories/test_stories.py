@@ -158,6 +158,34 @@ async def gate_is_relaxed(s: Simulation) -> None:
     await s.run(240)
 
 
+async def champion_changes_while_the_next_one_trains(s: Simulation) -> None:
+    await first_commit(s)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(60)
+    s.train_s = 200
+    s.git.commit("Even more trees", {"quality": b"48"})
+    await s.run(700)
+
+
+async def checks_change_after_a_refusal(s: Simulation) -> None:
+    await worse_is_refused(s)
+    s.told_before = s.writes[0]
+    await s.store.apply(spec(checks=[{"name": "volume", "minRows": 10}]))
+    await s.run(80)
+
+
+async def bad_data_is_refused_until_the_check_is_relaxed(s: Simulation) -> None:
+    await first_commit(s)
+    strict: set[str] = set()
+    for job in await s.store.list("Job"):
+        strict.add(job["metadata"]["annotations"]["mainspring.dev/checks"])
+    s.refuse_data = lambda job: job["metadata"]["annotations"]["mainspring.dev/checks"] in strict
+    s.git.commit("New data", {"data.csv": b"3,4", "quality": b"50"})
+    await s.run(90)
+    await s.store.apply(spec(checks=[{"name": "nulls", "column": "temp", "maxNullFraction": 0.5}]))
+    await s.run(240)
+
+
 STORIES: dict[str, Callable[[Simulation], Awaitable[None]]] = {
     f.__name__: f
     for f in (
@@ -176,6 +204,9 @@ STORIES: dict[str, Callable[[Simulation], Awaitable[None]]] = {
         git_is_down,
         gate_is_tightened,
         gate_is_relaxed,
+        champion_changes_while_the_next_one_trains,
+        checks_change_after_a_refusal,
+        bad_data_is_refused_until_the_check_is_relaxed,
     )
 }
 
