@@ -7,17 +7,26 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from controller.api.conditions import READY, STALLED
-from controller.api.meta import API_VERSION, Manifest, key_of
+from controller.api.conditions import READY, SOURCE_READY, STALLED
+from controller.api.meta import (
+    ANNOTATION_SOURCE_COMMIT,
+    API_VERSION,
+    LABEL_REPOSITORY,
+    Key,
+    Manifest,
+    key_of,
+)
 from controller.api.validation import check_text
 from controller.clients.errors import ClientError
 from controller.local.session import Places, allow_roots, places, prepare
-from controller.local.store import Store
+
+if TYPE_CHECKING:
+    from controller.local.up import LocalMode
 
 POLL_S = 0.2
 KINDS = ("ModelRepository", "ModelSpec", "ModelRevision")
@@ -114,7 +123,7 @@ async def _run(
             manifest["metadata"].setdefault("namespace", "default")
             await mode.store.apply(manifest)
         say("local mode is running; Ctrl-C stops everything")
-        watching = asyncio.create_task(_watch(mode.store, say, stop, until_settled, timeout_s))
+        watching = asyncio.create_task(_watch(mode, say, stop, until_settled, timeout_s))
         try:
             await mode.run(stop)
         finally:
@@ -128,21 +137,21 @@ async def _run(
 
 
 async def _watch(
-    store: Store, say: Callable[[str], None], stop: asyncio.Event, settle: bool, timeout_s: float
+    mode: LocalMode, say: Callable[[str], None], stop: asyncio.Event, settle: bool, timeout_s: float
 ) -> int:
     """Print what changes on objects; end when everything is settled, if asked to."""
     said: dict[str, tuple[Any, ...]] = {}
     until = time.monotonic() + timeout_s
     while not stop.is_set():
         try:
-            objects = [m for kind in KINDS for m in await store.list(kind)]
+            objects = [m for kind in KINDS for m in await mode.store.list(kind)]
         except ClientError as error:
             say(f"the object store does not answer: {error.message}")
             objects = []
         for manifest in objects:
             _say_change(manifest, said, say)
         if settle:
-            verdict = settled(objects)
+            verdict = settled(objects, mode.controller.queue.worked)
             if verdict is not None or time.monotonic() > until:
                 stop.set()
                 return TIMED_OUT if verdict is None else verdict
@@ -169,10 +178,16 @@ def _say_change(manifest: Manifest, said: dict[str, tuple[Any, ...]], say: Calla
         say(f"{manifest['kind']} {manifest['metadata']['name']}: {ready['reason']}: {ready.get('message', '')}")
 
 
-def settled(objects: list[Manifest]) -> int | None:
-    """Say whether all that people wrote is Ready (0), something is Stalled (1), or neither yet (None)."""
+def settled(objects: list[Manifest], looked: Set[Key]) -> int | None:
+    """Say whether all that people wrote is Ready (0), something is Stalled (1), or neither yet (None).
+
+    Args:
+        objects: as they are now.
+        looked: what was looked at since the start; what an earlier run said of the others is old.
+    """
     written = [m for m in objects if m["kind"] != "ModelRevision"]
-    current = [m for m in written if _is_observed(m)]
+    synced = {m["metadata"]["name"]: m for m in written if m["kind"] == "ModelRepository"}
+    current = [m for m in written if key_of(m) in looked and _is_observed(m) and _is_at_its_commit(m, synced)]
     stalled = [m for m in current if _condition(m, STALLED)]
     ready = [m for m in current if (_condition(m, READY) or {}).get("status") == "True"]
     if len(stalled) + len(ready) < len(written):
@@ -184,6 +199,19 @@ def settled(objects: list[Manifest]) -> int | None:
 
 def _is_observed(manifest: Manifest) -> bool:
     return bool((manifest.get("status") or {}).get("observedGeneration") == manifest["metadata"].get("generation"))
+
+
+def _is_at_its_commit(manifest: Manifest, repositories: Mapping[str, Manifest]) -> bool:
+    """Tell whether a ModelSpec was looked at with the commit that its repository stamped, if it follows that."""
+    meta, source = manifest["metadata"], (manifest.get("spec") or {}).get("source") or {}
+    stamped = (meta.get("annotations") or {}).get(ANNOTATION_SOURCE_COMMIT, "")
+    owner = repositories.get((meta.get("labels") or {}).get(LABEL_REPOSITORY, ""))
+    if not stamped or owner is None or any(owner["spec"].get(k) != source.get(k) for k in ("url", "ref")):
+        return True
+    status = manifest.get("status") or {}
+    # A commit that lacks a file is told in the condition only.
+    told = (_condition(manifest, SOURCE_READY) or {}).get("message", "")
+    return (status.get("source") or {}).get("commit") == stamped or stamped in told
 
 
 def _condition(manifest: Manifest, type_: str) -> Manifest | None:

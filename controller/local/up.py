@@ -36,6 +36,7 @@ class LocalMode:
     runner: Runner
     mlflow: MlflowServer
     lock: IO[str]
+    controller: Controller
 
     @classmethod
     async def start(cls, where: Places, *, router_port: int = 0, progress: Progress = log.info) -> LocalMode:
@@ -63,11 +64,11 @@ class LocalMode:
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
         (where.state / "router-url").write_text(f"{runner.router_url}\n")
-        return cls(where, store, world, runner, mlflow, lock)
+        return cls(where, store, world, runner, mlflow, lock, Controller(world))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile and run processes until `stop` is set."""
-        tasks = [asyncio.create_task(Controller(self.world).run(stop)), asyncio.create_task(self.runner.run(stop))]
+        tasks = [asyncio.create_task(self.controller.run(stop)), asyncio.create_task(self.runner.run(stop))]
         try:
             await asyncio.gather(*tasks)
         finally:

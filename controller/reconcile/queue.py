@@ -56,6 +56,8 @@ class Queue:
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self.worked: set[Key] = set()
+        """Keys that were worked on without failure since the start."""
         self._count = itertools.count()
         self._wake = asyncio.Event()
 
@@ -120,6 +122,7 @@ class Queue:
             self.add(key, pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             return
         self._failures.pop(key, None)
+        self.worked.add(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)

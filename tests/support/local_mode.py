@@ -1,4 +1,4 @@
-"""Local mode as people run it: `mainspring up` as a process of its own, the verbs beside it, and an end to all of it.
+"""Local mode as people run it: `mainspring up` as a process of its own, the verbs beside it, and an end to it all.
 
 Whatever a test does, no process of its state directory outlives it.
 """
@@ -95,10 +95,8 @@ class Local:
         """Wait for something; fails with what `up` said last when it does not come, or `up` ends."""
         end = time.monotonic() + timeout_s
         while not (found := ready()):
-            ended = self.up is not None and self.up.poll() is not None
-            assert not ended and time.monotonic() < end, (
-                f"{'up ended' if ended else 'waited'} for: {what}\n{self._told()}"
-            )
+            assert self.up is None or self.up.poll() is None, f"up ended before: {what}\n{self._told()}"
+            assert time.monotonic() < end, f"waited {timeout_s:.0f} s for: {what}\n{self._told()}"
             time.sleep(0.1)
         return found
 
@@ -186,7 +184,11 @@ def _processes(marks: tuple[str, ...]) -> dict[int, str]:
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             command = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            known = [command, (entry / "environ").read_bytes().decode(errors="replace"), str((entry / "cwd").readlink())]
+            known = [
+                command,
+                (entry / "environ").read_bytes().decode(errors="replace"),
+                str((entry / "cwd").readlink()),
+            ]
             if state not in "ZX" and any(mark in text for mark in marks for text in known):
                 found[int(entry.name)] = command.strip()
     return found
