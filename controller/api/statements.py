@@ -70,7 +70,9 @@ class LedgerEntry(Lenient):
     evidence: Annotated[dict[str, float], Field(max_length=256)] = Field(default_factory=dict)
     """The numbers that decided, by name."""
     run: Word = ""
-    """MLflow run that holds the artifact."""
+    """MLflow run that holds the artifact, the report and the revision."""
+    report: Word = ""
+    """sha256 of the full report that was judged."""
     version: Word = ""
     """Version in the registry."""
     commit: Word = ""

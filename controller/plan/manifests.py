@@ -190,6 +190,8 @@ def _train_step(revision: ModelRevision, mounts: list[Manifest]) -> Manifest:
         "image": training.image or RUNTIME_IMAGE,
         "command": list(training.command),
         "workingDir": reports.WORK,
+        # Its last line says why it failed; nobody has to look for a log to know.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": env,
         "volumeMounts": mounts,
     }

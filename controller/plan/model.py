@@ -282,6 +282,7 @@ def _record(
         gate_hash=judgement.gate_hash,
         gates=judgement.verdicts,
         evidence=numbers,
+        report=evidence.report,
         reason=str(why)[:500],
     )
     statement = lineage_statement(revision, entry=entry, model=r.model)

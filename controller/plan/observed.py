@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from controller.api.kinds import FieldError, ModelRepository, ModelRevision, ModelSpec
 from controller.api.meta import Manifest
-from controller.api.modelrevision import PinnedData
+from controller.api.modelrevision import ModelRevisionSpec, PinnedData
 from controller.api.reports import Report, Termination
+from controller.api.statements import LedgerEntry
 from controller.api.validation import Checked
 from controller.plan.ledger import Ledger
 from controller.plan.verdict import Refused, Unknown
@@ -69,6 +70,8 @@ class ModelSeen:
     services: frozenset[str] = frozenset()
     route: Mapping[str, int] | None = None
     """Percent by Service name."""
+    lost: ModelRevisionSpec | None = None
+    """Spec of the champion's revision where its object is gone, as its run kept it."""
     traffic: Counters | Unknown = field(default_factory=dict)
     """Of the challenger's servers."""
     aliases: Mapping[str, str] | Unknown = field(default_factory=dict)
@@ -128,6 +131,10 @@ class RevisionSeen:
     """The newest Job."""
     report: Report | Unknown | Refused | None = None
     """The full report of the newest Job, once that succeeded."""
+    known: LedgerEntry | None = None
+    """What the ledger says about a revision that has neither Job nor evidence here: it was trained before."""
+    kept: Report | Unknown | Refused | None = None
+    """The full report that this entry names."""
     runtime: str
     """Environment of predict and serve."""
     tracking_uri: str

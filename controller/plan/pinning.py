@@ -31,6 +31,19 @@ def inputs_hash(spec: ModelSpecSpec, files: str, data: tuple[PinnedData, ...]) -
     return digest(fields)
 
 
+def inputs_of(spec: ModelRevisionSpec) -> str:
+    """Hash the inputs of a revision again: a spec kept elsewhere counts only if this is what it states."""
+    training = spec.training
+    fields: dict[str, Any] = {
+        "columns": dump(spec.columns),
+        "holdout": dump(spec.holdout),
+        "training": dump(training),
+        "data": [[d.name, d.path or "", d.digest] for d in spec.data],
+        "files": spec.source.files,
+    }
+    return digest(fields)
+
+
 def gate_hash(spec: ModelSpecSpec) -> str:
     """Hash the gates."""
     return digest(marked(spec, HashMark.GATE))

@@ -25,6 +25,7 @@ from controller.api.conditions import (
 from controller.api.kinds import ModelSpec
 from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelrevision import Attempt, ModelRevisionStatus
+from controller.api.reports import Report
 from controller.plan import tasks
 from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
 from controller.plan.manifests import training_job
@@ -46,6 +47,8 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
     if job is None:
         if is_measured(before):
             return _measured(seen, before)
+        if seen.kept is not None:
+            return _restore(seen, seen.kept, before)
         why = Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
         return _start(seen, before, 1, why)
     status = before.model_copy(update={"attempts": _with_attempt(before.attempts, job)})
@@ -59,6 +62,22 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
             return _measured(seen, status) if taken and said else _take_report(seen, status)
         case _:
             return _closing_run(seen, before, job, _after_failure(seen, status, job, now))
+
+
+def _restore(seen: RevisionSeen, kept: Report | Unknown | Refused, status: ModelRevisionStatus) -> RevisionPlan:
+    """Take over what the ledger and the run kept of an earlier training, instead of training again."""
+    if isinstance(kept, Unknown):
+        return _waiting(status, kept.reason, kept.message, next_s=5.0)
+    if isinstance(kept, Refused):
+        message = f"the ledger knows a trained model, but its report is not usable: {kept.message}"
+        return _start(seen, status, 1, Cause("ReportLost", message))
+    known = seen.known
+    assert known is not None
+    evidence = kept.evidence.model_copy(update={"report": known.report})
+    restored = status.model_copy(
+        update={"artifact": kept.artifact, "evidence": evidence, "run": known.run, "version": known.version}
+    )
+    return _measured(seen, restored)
 
 
 def is_measured(status: ModelRevisionStatus) -> bool:

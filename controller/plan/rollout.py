@@ -11,8 +11,15 @@ from controller.api.base import human_seconds
 from controller.api.conditions import parse_timestamp, timestamp
 from controller.api.meta import Key
 from controller.api.modelstatus import ChallengerStatus, PreviousRevision
-from controller.plan import manifests
-from controller.plan.actions import ApplyManifest, DeleteManifest, RecordVerdict, SetAlias, SetWeights
+from controller.plan import manifests, pinning
+from controller.plan.actions import (
+    ApplyManifest,
+    CreateRevision,
+    DeleteManifest,
+    RecordVerdict,
+    SetAlias,
+    SetWeights,
+)
 from controller.plan.canary import judge_step
 from controller.plan.revision import registry_name
 from controller.plan.round import ModelPlan, Round, Served
@@ -25,6 +32,11 @@ def keep_served(r: Round) -> None:
     if champion is None:
         return
     ensure_servers(r, champion, Cause("Champion", f"{champion.revision} is the champion"))
+    if r.seen.lost is not None:
+        why = Cause("Restored", f"the ledger names {champion.revision}, and its run kept what it was made from")
+        spec = pinning.as_manifest(r.seen.lost)
+        built = manifests.revision_object(r.model, r.seen.manifest, champion.revision, spec)
+        r.actions.append(CreateRevision(manifest=built, why=why))
     aliases, name = r.seen.aliases, f"{r.environment}-champion"
     if not isinstance(aliases, Unknown) and champion.version and aliases.get(name) != champion.version:
         was = aliases.get(name)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from controller.api.base import dump
+from controller.api.hashes import canonical
 from controller.api.meta import LABEL_REVISION
 from controller.clients.errors import ClientError, Conflict
 from controller.plan.actions import (
@@ -114,6 +116,8 @@ async def _start_training(world: World, action: StartTraining) -> None:
         },
         params=revision.spec.training.params,
     )
+    spec = canonical(dump(revision.spec))
+    await world.registry.upload(run, "mainspring", {"revision.json": spec})
     tasks = {step: dict(task) for step, task in action.tasks.items()}
     tasks["evaluate"]["run"] = run
     owner = job["metadata"]["ownerReferences"][0]

@@ -15,6 +15,7 @@ from controller.clients.redact import redact
 from controller.plan.manifests import ANNOTATION_CHECKS
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
 from controller.plan.verdict import Refused, Unknown
+from controller.reconcile import survival
 from controller.reconcile.world import World
 
 LOST_REASONS = frozenset({"NodeLost", "Lost", "Evicted", "NodeShutdown"})
@@ -31,6 +32,7 @@ async def revision(world: World, key: Key) -> RevisionSeen | None:
     model = parse(owner) if owner is not None else None
     typed = model if isinstance(model, ModelSpec) else None
     job = await _newest_job(world, key)
+    entry, kept = await survival.known(world, typed, parsed) if job is None else (None, None)
     return RevisionSeen(
         manifest=manifest,
         revision=parsed,
@@ -38,6 +40,8 @@ async def revision(world: World, key: Key) -> RevisionSeen | None:
         champion=await _champion(world, typed, key),
         job=job,
         report=await _report(world, parsed, job),
+        known=entry,
+        kept=kept,
         runtime=world.settings.runtime,
         tracking_uri=world.settings.tracking_uri,
     )
@@ -113,11 +117,17 @@ def _step(status: Manifest) -> StepSeen:
             exit_code=int(ended["exitCode"]),
             started_at=ended.get("startedAt", ""),
             termination=None if name == "train" else parse_termination(said),
-            text=redact(said)[:TEXT_MOST],
+            text=redact(_last_line(said) if name == "train" else said)[:TEXT_MOST],
         )
     if "running" in state:
         return StepSeen(name=name, state="Running", started_at=state["running"].get("startedAt", ""))
     return StepSeen(name=name, state="Waiting")
+
+
+def _last_line(text: str) -> str:
+    """Keep the last line of a log, where a traceback has its error, without what no terminal should see."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
 
 
 def parse_termination(text: str) -> Termination | None:

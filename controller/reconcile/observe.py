@@ -35,6 +35,7 @@ from controller.plan.observed import (
 from controller.plan.revision import registry_name
 from controller.plan.selection import is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
+from controller.reconcile import survival
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
@@ -65,13 +66,16 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     suspended = parsed.spec.suspend
     environment = parsed.spec.environment or namespace
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
+    ledger = await world.ledger.read(registry_name(parsed), environment, known_entries=noted)
+    typed = _typed_revisions(revisions)
     return ModelSeen(
         manifest=manifest,
         model=parsed,
+        lost=await survival.lost_champion(world, parsed, ledger, typed),
         source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
-        revisions=_typed_revisions(revisions),
+        revisions=typed,
         running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
-        ledger=await world.ledger.read(registry_name(parsed), environment, known_entries=noted),
+        ledger=ledger,
         deployments={d["metadata"]["name"]: _deployment(d) for d in deployments},
         services=frozenset(s["metadata"]["name"] for s in services),
         route=_weights(route),

@@ -215,6 +215,12 @@ class Simulation:
         self._last_line = ""
         self.restart()
 
+    def lose_objects(self) -> None:
+        """Delete the object store; Git, the registry and the key remain."""
+        uids = iter(range(10**6, 10**9))
+        self.store = Store.open(":memory:", now=self.clock.now, uids=lambda: f"uid-{next(uids)}")
+        self.restart()
+
     def restart(self) -> None:
         """Start the controller anew: nothing of the old one's memory is left."""
         kube: Any = CrashingKube(self.store, self.writes, self.crash_at)
@@ -335,7 +341,11 @@ class Simulation:
             return {"name": name, "state": {"terminated": {"exitCode": code, "message": message}}}
 
         if self.refuse_data(job):
-            said = {"outcome": "Invalid", "reason": "DataInvalid", "message": "check nulls failed: 40 of 100 are null"}
+            said = {
+                "outcome": "Invalid",
+                "reason": "DataInvalid",
+                "message": "check nulls failed: 40 of 100 are null",
+            }
             return [ended("fetch", 3, json.dumps(said))]
         if failed:
             return [ended("fetch", 0, ""), ended("train", 1, "ValueError: no such column: temp")]

@@ -257,3 +257,24 @@ def test_story_ends_the_same_when_only_the_periodic_look_is_left(name: str) -> N
     _, want = tell(STORIES[name])
     _, got = tell(STORIES[name], look_every_s=2.0)
     assert got == want
+
+
+@pytest.mark.parametrize("story", [better_takes_over, worse_is_refused, revert_serves_the_old_bytes])
+def test_the_loss_of_all_objects_costs_no_training(story: Callable[[Simulation], Awaitable[None]]) -> None:
+    """Git, MLflow and the key remain: the same bytes serve, what was refused stays refused, nothing is trained."""
+    simulation = Simulation()
+
+    async def go() -> tuple[dict[str, object], dict[str, object]]:
+        await story(simulation)
+        before = await simulation.end_state()
+        message = (await simulation.model())["status"]["conditions"][0]["message"]
+        simulation.lose_objects()
+        await simulation.store.apply(spec())
+        await simulation.run(60)
+        after = await simulation.end_state()
+        assert (await simulation.model())["status"]["conditions"][0]["message"] == message
+        return before, after
+
+    before, after = asyncio.run(go())
+    assert after == {**before, "deployments": after["deployments"]}
+    assert set(after["deployments"]) == {name for name in after["route"]}  # type: ignore[attr-defined]
