@@ -94,6 +94,8 @@ class Place:
     """PATH after the interpreter's own directory."""
     extra_env: Mapping[str, str] = field(default_factory=dict)
     """What every container gets besides its spec (proxies of this machine, say)."""
+    step_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What containers of these names get besides: never what runs the user's code."""
     port: int | None = None
 
 
@@ -197,7 +199,7 @@ def _container(place: Place, container: Manifest, init: bool, volumes: Mapping[s
         mapping[mount["mountPath"]] = str(place.directory / "volumes" / mount["name"] / sub)
     rewrite = rewriter(mapping)
     given = _environment(place, container)
-    env = {**_base(place, scratch), **place.extra_env}
+    env = {**_base(place, scratch), **place.extra_env, **place.step_env.get(name, {})}
     env |= {key: rewrite(expand(value, given)) for key, value in given.items()}
     env[TERMINATION_ENV] = termination
     if not init and place.port is not None:

@@ -49,6 +49,7 @@ class Runner:
         root: Path,
         *,
         env: Mapping[str, str] | None = None,
+        step_env: Mapping[str, Mapping[str, str]] | None = None,
         python: str = sys.executable,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         router_port: int = 0,
@@ -59,6 +60,8 @@ class Runner:
             kube: the object store.
             root: directory of everything that runs, made if missing; one store has one.
             env: what every container gets besides its spec; nothing else of our environment but PATH.
+            step_env: what containers of these names get besides, such as where the mirrors are; they must be
+                names of our own steps, never of a container that runs the user's code.
             python: what `python` means in a command.
             clock: the present moment.
             router_port: 0 takes the port of last time, at first any that is free.
@@ -66,7 +69,14 @@ class Runner:
         Raises:
             Unavailable: reason NoFreePort or PlatformNotSupported.
         """
-        self._machine = Machine(kube=kube, root=root, python=python, extra_env=dict(env or {}), clock=clock)
+        self._machine = Machine(
+            kube=kube,
+            root=root,
+            python=python,
+            extra_env=dict(env or {}),
+            clock=clock,
+            step_env=dict(step_env or {}),
+        )
         self._kube = kube
         self._router = RouterKeeper(self._machine, router_port)
         self._probes = Probes()

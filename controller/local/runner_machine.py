@@ -46,6 +46,8 @@ class Machine:
     extra_env: Mapping[str, str]
     """What every container gets besides its spec."""
     clock: Callable[[], datetime]
+    step_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What containers of these names get besides."""
     directories: Directories = field(init=False)
     frozen: bool = False
     """While everything is being stopped: look and tell, but start nothing."""
@@ -73,6 +75,7 @@ class Machine:
             python=self.python,
             path=os.environ.get("PATH", os.defpath),
             extra_env=self.extra_env,
+            step_env=self.step_env,
             port=port,
         )
 

@@ -54,13 +54,10 @@ class LocalMode:
         progress(f"MLflow is at {tracking_uri}")
         (where.state / "tracking-uri").write_text(f"{tracking_uri}\n")
         roots = ":".join(str(r) for r in git_roots(where))
-        env = {
-            "MAINSPRING_GIT_FILE_ROOTS": roots,
-            "MAINSPRING_MIRRORS": str(where.mirrors),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "true",
-        }
-        runner = Runner(store, where.run, env=env, router_port=router_port)
+        env = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
+        step_env = {"fetch": {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}}
+        runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port)
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
         (where.state / "router-url").write_text(f"{runner.router_url}\n")
