@@ -1,7 +1,7 @@
 """Reads what outlives the object store: what the ledger and the runs know of revisions whose objects are gone.
 
-Nothing of it is believed for where it lies: an entry by its signature, a report by the digest that the entry names,
-a revision's spec by the hash of its inputs, which is its name.
+Nothing of it is believed for where it lies: an entry counts by its signature, a report by the digest that the
+entry names, a revision's spec by the hash of its inputs, which is its name.
 """
 
 from __future__ import annotations
