@@ -113,6 +113,8 @@ class JobSeen:
     """Running, Succeeded, Failed or Lost."""
     started_at: str = ""
     finished_at: str = ""
+    deadline_s: int = 0
+    """How long it was allowed to take, when it was ended because it took longer; else 0."""
     message: str = ""
     steps: tuple[StepSeen, ...] = ()
 

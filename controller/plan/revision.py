@@ -265,6 +265,12 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
     if job.outcome == "Lost":
         return "Lost", f"attempt {job.attempt} was lost with its process or machine", True
     bad = next((s for s in job.steps if s.exit_code not in (None, 0)), None)
+    if job.deadline_s:
+        where = f"; it was ended in step {bad.name}" if bad is not None else ""
+        message = (
+            f"attempt {job.attempt} took longer than training.activeDeadlineSeconds, {job.deadline_s} s{where}"
+        )
+        return "DeadlineExceeded", message, True
     if bad is None:
         return "JobFailed", job.message or f"attempt {job.attempt} failed", True
     if bad.name == "train":

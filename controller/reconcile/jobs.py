@@ -100,6 +100,9 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
         finished_at=(status.get("completionTime") or (ended or {}).get("lastTransitionTime") or "")
         if ended
         else "",
+        deadline_s=job["spec"].get("activeDeadlineSeconds", 0)
+        if (ended or {}).get("reason") == "DeadlineExceeded"
+        else 0,
         message=redact(str((ended or {}).get("message", "")))[:TEXT_MOST],
         steps=tuple(_step(s) for s in states),
     )
