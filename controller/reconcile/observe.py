@@ -20,7 +20,6 @@ from controller.api.meta import (
     Key,
     Manifest,
 )
-from controller.api.modelrevision import PinnedData
 from controller.api.modelspec import Ref
 from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, Denied, NotFound
@@ -36,6 +35,7 @@ from controller.plan.revision import registry_name
 from controller.plan.selection import is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import survival
+from controller.reconcile import datasets
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
@@ -135,24 +135,29 @@ async def source(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refu
     try:
         head, label = await _head(world, parsed)
         return await _selected(world, parsed, head, label)
-    except Denied as error:
+    except (Denied, NotFound) as error:
         return Refused(error.reason, error.message)
     except ClientError as error:
         return Unknown(error.reason, error.message)
 
 
 async def _head(world: World, parsed: ModelSpec) -> tuple[Head, str]:
+    """Resolve the ref, and hold to the stamped commit where there is one.
+
+    The branch is asked for in either case, since that costs one poll per repository and interval for all models.
+    """
     wanted = parsed.spec.source
     ref, timeout_s = git_ref(wanted.ref), seconds(wanted.timeout)
     stamped = await _stamped_commit(world, parsed)
-    if stamped:
-        ref = GitRef(commit=stamped)
     asked = parsed.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
     if asked and asked != parsed.status.requested_at and not stamped:
         head = await world.git.refresh(wanted.url, ref, timeout_s=timeout_s)
     else:
-        age_s = 86_400.0 if stamped else seconds(wanted.interval)
+        age_s = seconds(wanted.interval)
         head = await world.git.resolve(wanted.url, ref, max_age_s=age_s, timeout_s=timeout_s)
+    if stamped and head.commit != stamped:
+        exact = GitRef(commit=stamped)
+        head = await world.git.resolve(wanted.url, exact, max_age_s=86_400.0, timeout_s=timeout_s)
     return head, revision_label(wanted.ref, head.commit)
 
 
@@ -185,24 +190,15 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
     url, spec = parsed.spec.source.url, parsed.spec
     entries = await world.git.files(url, head.commit)
     by_path = {e.path: e for e in entries}
-    data: list[PinnedData] = []
-    for dataset in spec.data:
-        if dataset.path is None:
-            data.append(PinnedData(name=dataset.name, uri=dataset.uri, digest=dataset.digest or ""))
-            continue
-        entry = by_path.get(dataset.path)
-        if entry is None:
-            return _missing(f"dataset {dataset.name}: {dataset.path}", dataset.path, by_path, label)
-        if entry.mode not in ("100644", "100755"):
-            message = f"dataset {dataset.name}: {dataset.path} at {label} is a link or a submodule, not a file"
-            return Refused("PathNotAllowed", message)
-        data.append(PinnedData(name=dataset.name, path=dataset.path, digest=f"gitblob:{entry.blob}"))
+    try:
+        data = await datasets.pin(world, url, head.commit, spec.data, by_path)
+    except datasets.MissingFile as missing:
+        return _missing(missing.what, missing.path, by_path, label)
     lines = [(e.mode, e.path, e.blob) for e in entries]
     if lost := unmatched(lines, spec.source.paths):
         return _missing(f"source.paths: {lost[0]}", lost[0], by_path, label)
     ours = await _our_yaml(world, url, head.commit, entries)
-    datasets = {d.path for d in spec.data if d.path is not None}
-    chosen = select(lines, spec.source.paths, exclude=frozenset(ours | datasets))
+    chosen = select(lines, spec.source.paths, exclude=frozenset(ours) | datasets.files_of(data))
     if not chosen:
         return Refused("PathNotFound", f"source.paths selects no file of {label}")
     return SourceSeen(
@@ -211,7 +207,7 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
         author=head.author,
         subject=head.subject,
         files=files_digest(chosen),
-        data=tuple(data),
+        data=data,
     )
 
 
@@ -256,7 +252,7 @@ async def repository(world: World, key: Key) -> RepositorySeen | None:
             head = await world.git.resolve(spec.url, ref, max_age_s=seconds(spec.interval), timeout_s=timeout_s)
         files = await _spec_files(world, spec.url, head.commit, spec.path)
     except ClientError as error:
-        problem = Refused if isinstance(error, Denied) else Unknown
+        problem = Refused if isinstance(error, Denied | NotFound) else Unknown
         return RepositorySeen(
             manifest=manifest, repository=parsed, objects=objects, problem=problem(error.reason, error.message)
         )
