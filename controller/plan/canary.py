@@ -5,7 +5,7 @@ Pure: counters and times in, one of three answers out.  A breach needs no patien
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -40,8 +40,7 @@ def judge_step(
         ready: how many of its servers are ready.
         now: the present moment.
     """
-    weight = canary.step_weights[challenger.step]
-    where = f"canary {weight}% of {challenger.revision}"
+    where = f"canary {challenger.weight}% of {challenger.revision}"
     total = (now - parse_timestamp(challenger.started_at)).total_seconds()
     late = total > canary.progress_deadline_seconds
     deadline = f"the rollout has taken longer than {canary.progress_deadline_seconds}s"
@@ -67,6 +66,17 @@ def judge_step(
         return Step("Hold", "TooFewRequests", f"{where}: {few[0]}")
     passed = "; ".join(text for _, text in results)
     return Step("Next", "AnalysisPassed", f"{where}: {passed or seen}")
+
+
+def position(weights: Sequence[int], challenger: ChallengerStatus) -> int:
+    """Find the step that a canary stands at, also when a person has changed the weights on the way.
+
+    The step of the same weight; where there is none any more, the next larger one, else the last.
+    """
+    if challenger.step < len(weights) and weights[challenger.step] == challenger.weight:
+        return challenger.step
+    larger = (i for i, weight in enumerate(weights) if weight >= challenger.weight)
+    return next(larger, len(weights) - 1)
 
 
 def since(now: Counters, before: Counters) -> dict[str, float]:

@@ -18,7 +18,6 @@ from controller.api.conditions import (
     find,
 )
 from controller.api.kinds import ModelRevision
-from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelrevision import ModelRevisionSpec
 from controller.api.modelstatus import (
     ChallengerStatus,
@@ -32,7 +31,7 @@ from controller.api.modelstatus import (
     SourceStatus,
 )
 from controller.api.statements import lineage_statement
-from controller.plan import gates, manifests, pinning, rollout
+from controller.plan import gates, manifests, pinning, recall, rollout
 from controller.plan.actions import CreateRevision, Plan, RecordVerdict
 from controller.plan.observed import ModelSeen, SourceSeen
 from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
@@ -51,18 +50,17 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
         conditions = (("Ready", "False", "InvalidSpec", text), (STALLED, "True", "InvalidSpec", text))
         return Plan(status=status.model_copy(update={"stage": "Stalled"}), conditions=conditions)  # type: ignore[arg-type]
     r = Round(seen=seen, model=seen.model, now=now, status=status, champion=find_champion(seen, status))
-    requested = seen.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
-    r.set(requested_at=requested, champion=_champion_status(r), ledger=_ledger_status(r))
+    recall.remember(r)
+    r.set(champion=_champion_status(r), ledger=_ledger_status(r))
     if seen.model.spec.suspend:
         return r.finish(
             "False", "Suspended", "spec.suspend is true; what serves goes on serving", stage="Suspended"
         )
-    if r.champion is not None and r.status.challenger and r.status.challenger.revision == r.champion.revision:
-        r.set(challenger=None)
     rollout.keep_served(r)
     plan = _towards_source(r)
     before = len(r.actions)
     rollout.clean_up(r)
+    rollout.point_alias(r)
     if len(r.actions) == before:
         return plan
     return Plan(
@@ -81,7 +79,8 @@ def _towards_source(r: Round) -> ModelPlan:
         r.conditions.append((SOURCE_READY, "False", source.reason, source.message))
         stalled = isinstance(source, Refused)
         stage = "Stalled" if stalled else "Waiting"
-        r.next_s = None if stalled else 10.0
+        if not stalled:
+            r.look_in(10.0)
         return r.finish("False", source.reason, source.message, stage=stage, stalled=stalled)
     wanted, pinned = pinning.pin(r.model, source, first=not r.seen.revisions)
     _note_source(r, source, wanted)
@@ -135,7 +134,7 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
     servers = r.seen.deployments.get(champion.deployment)
     routed = (r.seen.route or {}).get(champion.deployment, 0) == 100
     if servers is None or servers.ready == 0 or not routed:
-        r.next_s = 1.0
+        r.look_in(1.0)
         detail = f": {servers.message}" if servers is not None and servers.message else ""
         return r.finish(
             "False", "Progressing", f"{champion.revision} is being put in place{detail}", stage="Starting"
@@ -151,14 +150,14 @@ def _create(r: Round, wanted: str, pinned: ModelRevisionSpec) -> ModelPlan:
     _continue_rollout(r)
     busy = sorted(n for n in r.seen.running if n in r.seen.revisions)
     if busy:
-        r.next_s = 5.0
+        r.look_in(5.0)
         message = f"{wanted} waits until the training of {busy[0]} has ended"
         return r.finish("False", "WaitingForTraining", message, stage="Waiting")
     why = Cause("NewInputs", f"{pinned.trigger.message} makes {wanted}")
     built = manifests.revision_object(r.model, r.seen.manifest, wanted, pinning.as_manifest(pinned))
     r.actions.append(CreateRevision(manifest=built, why=why))
-    r.set(challenger=r.status.challenger or ChallengerStatus(revision=wanted, stage="Training"))
-    r.next_s = 1.0
+    _note_training(r, wanted)
+    r.look_in(1.0)
     return r.finish("False", "Training", why.message, stage="Training")
 
 
@@ -172,14 +171,20 @@ def _not_measured(r: Round, revision: ModelRevision) -> ModelPlan:
         kept = f" {r.champion.revision} keeps serving." if r.champion else ""
         if r.status.challenger is not None and r.status.challenger.revision == name:
             r.set(challenger=None)
-        message = f"{name}: {stalled.message}.{kept}"
+        message = f"{name}: {stalled.message.rstrip('.')}.{kept}"
         return r.finish("False", stalled.reason, message, stage="Stalled", stalled=True)
     ready = find(revision.status.conditions, "Ready")
     message = f"{name}: {ready.message}" if ready is not None else f"{name} was just asked for"
-    if r.status.challenger is None:
-        r.set(challenger=ChallengerStatus(revision=name, stage="Training"))
-    r.next_s = 5.0
+    _note_training(r, name)
+    r.look_in(5.0)
     return r.finish("False", ready.reason if ready else "Training", message, stage="Training")
+
+
+def _note_training(r: Round, revision: str) -> None:
+    """Show the revision that is made as the challenger, unless another one is rolled out meanwhile."""
+    current = r.status.challenger
+    if current is None or current.stage not in ("Starting", "Canary"):
+        r.set(challenger=ChallengerStatus(revision=revision, stage="Training"))
 
 
 def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
@@ -188,12 +193,12 @@ def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
     if ledger is None:
         assert isinstance(r.seen.ledger, Unknown)
         _continue_rollout(r)
-        r.next_s = 5.0
+        r.look_in(5.0)
         return r.finish("False", r.seen.ledger.reason, r.seen.ledger.message, stage="Waiting")
-    if rolled_back := _rolled_back(r, name):
-        rollout.settle_route(r, None, 0, Cause("RolledBack", rolled_back))
-        message = f"{name} was rolled back: {rolled_back}. Push a fix, or `mainspring reconcile` to try again"
-        return r.finish("False", "RolledBack", message, stage="Stalled", stalled=True)
+    if reason := recall.rolled_back(r, name):
+        rollout.settle_route(r, None, 0, Cause("RolledBack", reason))
+        recall.catch_up(r, served, reason)
+        return rollout.stay_back(r, name, reason)
     judgement = judge_revision(r, revision)
     r.verdicts = judgement.verdicts
     r.set(judgement=judgement)
@@ -203,12 +208,12 @@ def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
         return _refuse(r, revision, served, judgement)
     r.conditions.append((GATES_PASSED, "True", "Passed", f"{name} passed {score}"))
     current = r.status.challenger
-    if current is not None and current.revision != name:
+    if current is not None and current.revision != name and current.stage in ("Starting", "Canary"):
         rollout.abort(r, current.revision, Cause("Superseded", f"{name} was admitted"))
     if not judgement.admitted:
         why = Cause("GatesPassed", f"{name} passed {score}")
         _record(r, revision, served, judgement, "Admitted", why)
-        r.next_s = 0.0
+        r.look_in(0.0)
         return r.finish("False", "Admitting", why.message, stage="Judging")
     return rollout.roll_out(r, served, score)
 
@@ -224,6 +229,8 @@ def judge_revision(r: Round, revision: ModelRevision) -> Judgement:
     name, hash_ = revision.metadata.name, pinning.gate_hash(r.model.spec)
     champion = r.champion.digest if r.champion else ""
     entry = r.ledger.admitted.get(name) if r.ledger else None
+    if entry is not None and (artifact is None or entry.digest != artifact.digest):
+        entry = None  # It was made anew and is another model: what was admitted are other bytes.
     verdicts: tuple[GateVerdict, ...]
     wanted = gates.effective_gates(r.model.spec.gates)
     if entry is not None and entry.gate_hash == hash_:
@@ -246,12 +253,16 @@ def judge_revision(r: Round, revision: ModelRevision) -> Judgement:
 
 def _refuse(r: Round, revision: ModelRevision, served: Served, judgement: Judgement) -> ModelPlan:
     name = revision.metadata.name
-    _continue_rollout(r)
     bad = [v for v in judgement.verdicts if v.outcome == judgement.outcome]
     numbers = "; ".join(f"gate {v.gate}: {v.message}" for v in bad)
     kept = f" {r.champion.revision} keeps serving." if r.champion else " Nothing serves."
+    current = r.status.challenger
+    if current is not None and current.revision == name and current.stage in ("Starting", "Canary"):
+        rollout.abort(r, name, Cause("Refused", numbers))
+    else:
+        _continue_rollout(r)
     if any(v.reason == "EvidenceOutdated" for v in bad):
-        r.next_s = 5.0
+        r.look_in(5.0)
         return r.finish("False", "EvidenceOutdated", f"{name}: {numbers}", stage="Judging")
     if r.status.challenger is not None and r.status.challenger.revision == name:
         r.set(challenger=None)
@@ -264,7 +275,7 @@ def _refuse(r: Round, revision: ModelRevision, served: Served, judgement: Judgem
         known = r.ledger.rejected.get(name)
         if known is None or known.gate_hash != judgement.gate_hash or known.champion_digest != judgement.champion:
             _record(r, revision, served, judgement, "Rejected", Cause(reason, numbers))
-            r.next_s = 0.0
+            r.look_in(0.0)
     return r.finish("False", reason, message, stage="Stalled", stalled=True)
 
 
@@ -297,20 +308,14 @@ def _continue_rollout(r: Round) -> None:
         return
     served = r.served(current.revision)
     admitted = r.ledger.admitted.get(current.revision) if r.ledger else None
-    if served is None or (r.ledger is not None and admitted is None):
+    same = served is not None and admitted is not None and admitted.digest == served.digest
+    if served is None or (r.ledger is not None and not same):
         rollout.abort(r, current.revision, Cause("Superseded", "it is not admitted any more"))
         return
+    if reason := recall.rolled_back(r, current.revision):
+        rollout.abort(r, current.revision, Cause("RolledBack", reason), verdict="RolledBack")
+        return
     rollout.roll_out(r, served, "its gates before")
-
-
-def _rolled_back(r: Round, revision: str) -> str:
-    """Say why a revision was rolled back since a person last asked to try again; empty when it was not."""
-    assert r.ledger is not None
-    entry = next((e for e in reversed(r.ledger.entries) if e.revision == revision), None)
-    if entry is not None and entry.kind == "RolledBack":
-        asked = r.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
-        return "" if asked > entry.at else entry.reason
-    return ""
 
 
 def _copied(revision: ModelRevision) -> list[Wanted]:
@@ -356,7 +361,9 @@ def _champion_status(r: Round) -> ServedRevision | None:
 def _ledger_status(r: Round) -> LedgerStatus | None:
     if r.ledger is None:
         return r.status.ledger
-    return LedgerStatus(entries=len(r.ledger.entries), ignored=r.ledger.ignored)
+    # Never fewer than before, or the report that entries are gone would be gone with the next look.
+    before = r.status.ledger.entries if r.status.ledger else 0
+    return LedgerStatus(entries=max(before, len(r.ledger.entries)), ignored=r.ledger.ignored)
 
 
 def _named(source: SourceSeen) -> str:

@@ -92,7 +92,8 @@ def _sync(seen: RepositorySeen, repository: ModelRepository, status: ModelReposi
     if errors:
         first = errors[0]
         reason = "OwnershipConflict" if first.message.startswith("OwnershipConflict") else "InvalidFile"
-        text = f"{len(errors)} of {len(seen.files)} files were not applied; {first.file}: {first.message}"
+        bad = len({p.file for p in errors})
+        text = f"{bad} of {len(seen.files)} files were not applied; {first.file}: {first.message}"
         return Plan(actions=tuple(actions), status=status, conditions=(*_summary(STALLED, reason, text), source))
     message = f"{len(wanted)} ModelSpec{'s' if len(wanted) != 1 else ''} of {seen.label} applied"
     return Plan(actions=tuple(actions), status=status, conditions=((READY, "True", "Succeeded", message), source))
@@ -176,6 +177,8 @@ def _prune(
 ) -> tuple[list[Action], str]:
     if not repository.spec.prune:
         return [], ""
+    if any(checked.problems and not checked.names for _, checked in seen.files):
+        return [], ""  # A file that cannot be read at all may hold any of them.
     unread = {p.file for p in problems if p.severity == "Error"}
     named = {name for _, checked in seen.files for kind, name in checked.names if kind == "ModelSpec"}
     doomed = [

@@ -11,6 +11,7 @@ from typing import Any
 
 from controller.api.conditions import (
     AVAILABLE,
+    DEGRADED,
     ENVIRONMENT_NOT_ISOLATED,
     READY,
     RECONCILING,
@@ -71,9 +72,18 @@ class Round:
         return self.model.spec.environment or self.model.metadata.namespace
 
     @property
+    def stamp(self) -> str:
+        """The present moment, as statuses hold it."""
+        return timestamp(self.now)
+
+    @property
     def ledger(self) -> Ledger | None:
         """The ledger; None while it cannot be read."""
         return None if isinstance(self.seen.ledger, Unknown) else self.seen.ledger
+
+    def look_in(self, seconds: float) -> None:
+        """Ask for the next look; the soonest of those that are asked for counts."""
+        self.next_s = seconds if self.next_s is None else min(self.next_s, seconds)
 
     def set(self, **changes: Any) -> None:
         """Change fields of the status to be."""
@@ -111,7 +121,7 @@ class Round:
                 "version": served.version,
                 "commit": served.commit,
                 "author": head.trigger.author if head else "",
-                "at": timestamp(self.now),
+                "at": self.stamp,
                 **fields,
             }
         )
@@ -125,7 +135,7 @@ class Round:
         self.set(stage=stage, url=self.seen.url or self.status.url)
         return Plan(
             actions=tuple(self.actions),
-            conditions=(*summary, *self.conditions, self._available(), *self._local()),
+            conditions=(*summary, *self.conditions, self._available(), *self._degraded(), *self._local()),
             status=self.status,
             verdicts=self.verdicts,
             next_s=self.next_s,
@@ -150,6 +160,16 @@ class Round:
         weight = (self.seen.route or {}).get(champion.deployment, 0)
         message = f"{champion.revision} serves {weight}% with {servers.ready} of {servers.replicas} servers"
         return (AVAILABLE, "True", "Serving", message)
+
+    def _degraded(self) -> tuple[Wanted, ...]:
+        """Report what of the ledger does not count; it is never repaired and never believed."""
+        problems = self.ledger.problems if self.ledger else ()
+        if not problems:
+            return ()
+        more = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
+        text = " ".join(problems[:3]) + more
+        hint = "Find out who else writes to the registry; what serves is decided by the entries that count"
+        return ((DEGRADED, "True", "LedgerDamaged", f"{text} {hint}"),)
 
     def _still_serving(self) -> str:
         for name, weight in (self.seen.route or {}).items():
@@ -201,17 +221,19 @@ def find_champion(seen: ModelSeen, status: ModelSpecStatus) -> Served | None:
     last = seen.ledger.champion
     if last is None or not last.champion:
         return None
-    promoted = next(
-        e for e in reversed(seen.ledger.entries) if e.kind == "Promoted" and e.revision == last.champion
-    )
+    entry = seen.ledger.newest(last.champion)
+    if entry is None:
+        # Its own entries are lost; a later one names it champion, and its object says where it is.
+        found = seen.revisions.get(last.champion)
+        return served_from(found) if found is not None else None
     return Served(
-        revision=promoted.revision,
-        run=promoted.run,
-        digest=promoted.digest,
-        version=promoted.version,
-        commit=promoted.commit,
-        runtime=_runtime(seen, promoted.revision),
-        since=promoted.at,
+        revision=entry.revision,
+        run=entry.run,
+        digest=entry.digest,
+        version=entry.version,
+        commit=entry.commit,
+        runtime=_runtime(seen, entry.revision),
+        since=entry.at,
     )
 
 

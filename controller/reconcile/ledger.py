@@ -42,13 +42,15 @@ class LedgerBook:
             known_entries: how many entries counted once, by the model's own status; fewer now is reported.
         """
         known = self._ledgers.get((name, environment))
-        if known is not None and self.now() - known[0] < FRESH:
+        # A status that knows of more entries was written by another controller since.
+        behind = known is not None and len(known[1].entries) < known_entries
+        if known is not None and not behind and self.now() - known[0] < FRESH:
             return known[1]
         try:
             found = await self.registry.read_ledger(name, environment)
         except ClientError as error:
             return known[1] if known is not None else Unknown(error.reason, error.message)
-        before = len(known[1].entries) if known is not None else known_entries
+        before = max(len(known[1].entries) if known is not None else 0, known_entries)
         ledger = read_chain([self._open(d) for d in found], name=name, environment=environment, known=before)
         self._ledgers[(name, environment)] = (self.now(), ledger)
         return ledger

@@ -10,6 +10,7 @@ import logging
 
 from controller.api.base import seconds
 from controller.api.meta import Key
+from controller.clients.errors import ClientError
 from controller.plan.model import plan_model
 from controller.plan.repository import plan_repository
 from controller.plan.revision import plan_revision
@@ -72,7 +73,9 @@ async def reconcile(world: World, key: Key) -> Next:
     """
     try:
         return await RECONCILERS[key.kind](world, key)
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+    except ClientError:
+        raise
+    except Exception:
         log.exception("reconciling %s failed", key)
         manifest = await world.kube.get(key)
         if manifest is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.api.base import dump
 from controller.api.conditions import (
+    DEGRADED,
     READY,
     RECONCILING,
     STALLED,
@@ -22,7 +23,7 @@ from controller.api.hashes import digest, short
 from controller.api.meta import API_VERSIONS, Manifest, key_of, owner_reference
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.redact import redact
-from controller.plan.actions import Plan
+from controller.plan.actions import Plan, SetAlias
 from controller.reconcile.apply import Outcome
 from controller.reconcile.world import World
 
@@ -60,9 +61,15 @@ async def bug(world: World, manifest: Manifest) -> None:
 
 
 def _with_error(wanted: tuple[Wanted, ...], outcome: Outcome) -> tuple[Wanted, ...]:
-    """Replace the summary by what stopped the round: a refusal stalls, everything else is tried again."""
+    """Replace the summary by what stopped the round: a refusal stalls, everything else is tried again.
+
+    The alias is output only: that it could not be set is told beside the summary.
+    """
     error = outcome.error
     assert error is not None
+    if isinstance(outcome.failed, SetAlias):
+        text = redact(f"alias {outcome.failed.alias}: {error.message}")
+        return (*(c for c in wanted if c[0] != DEGRADED), (DEGRADED, "True", "AliasNotSet", text))
     message = redact(f"{type(outcome.failed).__name__}: {error.message}")
     denied = isinstance(error, Denied)
     kind, reason = (STALLED, error.reason) if denied else (RECONCILING, "ProgressingWithRetry")

@@ -283,7 +283,8 @@ class Simulation:
             "Pod",
         )
         objects = [m for kind in kinds for m in await self.store.list(kind)]
-        return frozenset((str(key_of(m)), m["metadata"]["resourceVersion"]) for m in objects)
+        written = {("registry", f"{i}/{path}") for i, run in self.registry.runs.items() for path in run.artifacts}
+        return frozenset((str(key_of(m)), m["metadata"]["resourceVersion"]) for m in objects) | written
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile one object; a crash is followed by a restart."""
