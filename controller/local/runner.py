@@ -106,7 +106,7 @@ class Runner:
                     busy = await self.sync()
                 except (ClientError, OSError) as error:
                     log.warning("this pass could not be finished, the next one goes on: %s", error)
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # nothing woke it: time to look
                     async with asyncio.timeout(BUSY_S if busy else IDLE_S):
                         await wake.wait()
         finally:

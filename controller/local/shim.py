@@ -166,7 +166,7 @@ class Shim:
     def _container(self, container: dict[str, Any], count: int) -> int:
         """Run one container once, to the end of all its processes; returns its exit code (128 + signal)."""
         name, started = container["name"], _now()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # the first run: none is left of an earlier one
             os.unlink(container["termination"])  # noqa: PTH108
         log = Log(f"{self._dir}/{name}.log", self._plan["log_bytes"])
         output, write_end = os.pipe2(os.O_CLOEXEC)
@@ -286,7 +286,7 @@ def _children() -> list[int]:
 def _kill_group(pid: int) -> None:
     """Kill a process and its group; the group exists a moment later than the process."""
     for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # ended already: nothing to stop
             kill(pid, signal.SIGKILL)
 
 

@@ -225,7 +225,7 @@ class Store:
                     yield event
                 # In memory nobody else can write, so that a simulated clock sees no timer of ours.
                 patience = None if self._db.path is None else POLL_SECONDS
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # nothing woke it: look what others wrote
                     async with asyncio.timeout(patience):
                         await wake.wait()
         finally:

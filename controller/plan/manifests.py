@@ -217,8 +217,6 @@ def deployment(
     """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
     labels = naming.labels(model.metadata.name, revision)
     pod_labels = {**labels, "mainspring.dev/deployment": name}
-    artifact = f"{reports.ROOT}/artifact"
-    mount = {"name": "artifact", "mountPath": artifact}
     env = {
         "MAINSPRING_MODEL": model.metadata.name,
         "MAINSPRING_REVISION": revision,
@@ -237,40 +235,40 @@ def deployment(
             "selector": {"matchLabels": {"mainspring.dev/deployment": name}},
             "template": {
                 "metadata": {"labels": pod_labels},
-                "spec": {
-                    "automountServiceAccountToken": False,
-                    "initContainers": [
-                        {
-                            "name": "fetch-model",
-                            "image": RUNTIME_IMAGE,
-                            "command": ["python", "-m", "controller.serving.fetch_model", "--run", run]
-                            + ["--digest", digest, "--out", artifact],
-                            "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
-                            "volumeMounts": [mount],
-                        }
-                    ],
-                    "containers": [
-                        {
-                            "name": "server",
-                            "image": RUNTIME_IMAGE,
-                            "command": [
-                                "python",
-                                "-m",
-                                "controller.serving.server",
-                                "--model",
-                                f"{artifact}/model",
-                            ]
-                            + ["--digest", digest],
-                            "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
-                            "ports": [{"name": "http", "containerPort": SERVER_PORT}],
-                            "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
-                            "volumeMounts": [{**mount, "readOnly": True}],
-                        }
-                    ],
-                    "volumes": [{"name": "artifact", "emptyDir": {}}],
-                },
+                "spec": _server_pod(run, digest, tracking_uri, env),
             },
         },
+    }
+
+
+def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]) -> Manifest:
+    artifact = f"{reports.ROOT}/artifact"
+    mount = {"name": "artifact", "mountPath": artifact}
+    fetch = ["python", "-m", "controller.serving.fetch_model", "--run", run, "--digest", digest, "--out", artifact]
+    serve = ["python", "-m", "controller.serving.server", "--model", f"{artifact}/model", "--digest", digest]
+    return {
+        "automountServiceAccountToken": False,
+        "initContainers": [
+            {
+                "name": "fetch-model",
+                "image": RUNTIME_IMAGE,
+                "command": fetch,
+                "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
+                "volumeMounts": [mount],
+            }
+        ],
+        "containers": [
+            {
+                "name": "server",
+                "image": RUNTIME_IMAGE,
+                "command": serve,
+                "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
+                "ports": [{"name": "http", "containerPort": SERVER_PORT}],
+                "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
+                "volumeMounts": [{**mount, "readOnly": True}],
+            }
+        ],
+        "volumes": [{"name": "artifact", "emptyDir": {}}],
     }
 
 
