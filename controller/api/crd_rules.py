@@ -38,6 +38,13 @@ _CLASSIFICATION: Final = _quoted([m.name for m in METRICS.values() if m.task == 
 _REGRESSION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Regression"])
 
 
+_METRICS: Final = _quoted(list(METRICS))
+_OTHER: Final = "has(self.probe) || has(self.fairness) || has(self.report) || has(self.cel)"
+"""Gates that judge no metric."""
+_TRAINER: Final = "(has(self.from) && self.from == 'Trainer')"
+_OWN: Final = "has(g.metric) && (!has(g.from) || g.from != 'Trainer') && g.metric"
+
+
 def _path(subject: str) -> Rule:
     """Relative, normal, not inside `.git`; a `/` at the end is accepted where the model accepts it."""
     return (
@@ -105,12 +112,42 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "Gate": (
         (
-            "[has(self.min) || has(self.max), has(self.champion), has(self.probe)].filter(x, x).size() == 1",
-            "set exactly one of min/max, champion, probe",
+            "[(has(self.min) || has(self.max)) && !has(self.fairness), has(self.champion), has(self.baseline), "
+            "has(self.probe), has(self.fairness), has(self.report), has(self.cel)].filter(x, x).size() == 1",
+            "set exactly one of min/max, champion, baseline, probe, fairness, report, cel",
         ),
-        ("has(self.probe) || has(self.metric)", "the gate needs metric"),
-        ("!has(self.probe) || !has(self.metric)", "probe takes no metric"),
+        (f"{_OTHER} || has(self.metric)", "the gate needs metric"),
+        (f"!({_OTHER}) || !has(self.metric)", "probe, fairness, report and cel take no metric"),
+        (
+            f"!has(self.metric) || {_TRAINER} || self.metric in {_METRICS}",
+            "metric is not in the table of metrics; `mainspring validate` names them",
+        ),
         ("!has(self.min) || !has(self.max) || self.min <= self.max", "min is above max"),
+        (
+            f"!has(self.slices) || !({_OTHER} || has(self.baseline))",
+            "slices go with min/max or champion",
+        ),
+        ("!has(self.minRows) || has(self.slices) || has(self.fairness)", "minRows goes with slices or fairness"),
+        ("has(self.baseline) || !(has(self.margin) || has(self.mode))", "margin and mode go with baseline"),
+        (
+            "!has(self.baseline) || !has(self.metric) || "
+            f"(self.metric in {_CLASSIFICATION}) == (self.baseline.dummy in ['MostFrequent', 'Prior'])",
+            "dummy MostFrequent and Prior go with metrics of classes, Mean and Median with those of numbers",
+        ),
+        ("has(self.fairness) == has(self.by)", "fairness and by go together"),
+        (
+            "!has(self.fairness) || (self.fairness.endsWith('Ratio') ? has(self.min) && !has(self.max) "
+            "&& self.min >= 0.0 && self.min <= 1.0 : has(self.max) && !has(self.min) && self.max >= 0.0 "
+            "&& self.max <= 1.0)",
+            "a difference takes max, a ratio takes min, from 0 to 1",
+        ),
+        (f"{_TRAINER} == has(self.direction)", "from: Trainer and direction go together"),
+        (
+            f"!({_TRAINER}) || !has(self.direction) || !(has(self.champion) || has(self.baseline) || "
+            "has(self.slices)) && (self.direction == 'Higher' ? has(self.min) && !has(self.max) : "
+            "has(self.max) && !has(self.min))",
+            "from: Trainer goes with metric and a limit: direction Higher takes min, Lower takes max",
+        ),
     ),
     "Analysis": (
         (
@@ -132,8 +169,8 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "holdout.by: Time needs columns.time or holdout.column",
         ),
         (
-            f"!has(self.gates) || !(self.gates.exists(g, has(g.metric) && g.metric in {_CLASSIFICATION}) "
-            f"&& self.gates.exists(g, has(g.metric) && g.metric in {_REGRESSION}))",
+            f"!has(self.gates) || !(self.gates.exists(g, has(g.fairness) || {_OWN} in {_CLASSIFICATION}) "
+            f"&& self.gates.exists(g, {_OWN} in {_REGRESSION}))",
             "gates mix metrics of classification and regression",
         ),
     ),
@@ -161,6 +198,8 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
             "stepWeights must grow from step to step",
         ),
     ),
+    ("ScanReport", "path"): ((_path("self")[0] + " && !self.endsWith('/')", _path("")[1]),),
+    ("Gate", "cel"): (("self.matches('[^ ]')", "must not be empty"),),
     ("Canary", "interval"): (_between("1s", "604800s"),),
 }
 """Rules on single fields, by the names of model and field."""
@@ -173,8 +212,11 @@ REQUIRED_ONE_OF: Final[dict[str, tuple[tuple[dict[str, Any], ...], ...]]] = {
 }
 """Choices of which one must hold, in OpenAPI: CEL cannot see `allowed`, whose entries have no single type."""
 
-ENUMS: Final[dict[tuple[str, str], tuple[str, ...]]] = {("Gate", "metric"): tuple(METRICS)}
+ENUMS: Final[dict[tuple[str, str], tuple[str, ...]]] = {}
 """Fields whose values come from a table of ours."""
+
+ON_OBJECT: Final = frozenset({("Gate", "metric")})
+"""Fields that a rule on their object speaks of, since it depends on another field."""
 
 NAMED_LISTS: Final = frozenset(
     {
@@ -194,6 +236,7 @@ NOT_IN_CRD: Final[dict[str, str]] = {
     "ModelRepositorySpec.url": "hosts, users and escapes inside a URL",
     "Columns.positive": "a scalar of four types has no type in a structural schema; a list would be accepted",
     "Check.allowed": "entries of four types, likewise",
+    "Gate.cel": "syntax, names and types of an expression",
     "YAML": "anchors, doubles and unquoted scalars are gone once an object is JSON",
 }
 """What only `validate` and the controller say, not the API server."""

@@ -75,9 +75,20 @@ def _pick(model: BaseModel, mark: HashMark, inherited: HashMark) -> dict[str, An
             below = _pick(value, mark, own)
             if below is not None:
                 out[key] = below
+        elif isinstance(value, tuple) and value and _has_marks(value[0]):
+            items = [below for v in value if (below := _pick(v, mark, own)) is not None]
+            if items or own is mark:
+                out[key] = items
         elif own is mark:
             out[key] = _json(value)
     return out or None
+
+
+def _has_marks(value: Any) -> bool:
+    """Tell whether the fields of an entry have marks of their own; then they are picked one by one."""
+    if not isinstance(value, BaseModel):
+        return False
+    return any(isinstance(m, HashMark) for f in type(value).model_fields.values() for m in f.metadata)
 
 
 def _json(value: Any) -> Any:

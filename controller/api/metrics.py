@@ -74,14 +74,20 @@ QUANTILE_GRID: tuple[float, ...] = (
 """Probabilities at which the paired bootstrap distribution of an improvement is kept as evidence."""
 
 
-def quantile(values: tuple[float, ...], probability: float) -> float:
-    """Read a quantile from values kept at QUANTILE_GRID, linear in between.
+SLICE_GRID: tuple[float, ...] = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995,
+)  # fmt: skip
+"""The same for slices: further up, since with many slices each must be surer that it is worse."""
+
+
+def quantile(values: tuple[float, ...], probability: float, grid: tuple[float, ...] = QUANTILE_GRID) -> float:
+    """Read a quantile from values kept at a grid, linear in between; beyond its ends, the value of the end.
 
     Args:
         values: one per grid point, ascending.
-        probability: within the grid's ends, 0.005 to 0.995.
+        probability: 0 to 1.
+        grid: where they were kept.
     """
-    grid = QUANTILE_GRID
     if probability <= grid[0]:
         return values[0]
     for i in range(1, len(grid)):

@@ -35,11 +35,13 @@ class PinnedData(Strict):
     name: str
     """Name of the dataset."""
     path: str | None = None
-    """File in the repository."""
+    """File in the repository, or where DVC puts it."""
+    pointer: str | None = None
+    """The `.dvc` file or dvc.lock that points to the content, where DVC keeps it. In no hash."""
     uri: str | None = None
     """Address outside the repository."""
     digest: str
-    """`gitblob:<hex>` of a file in the repository, else `sha256:<hex>`."""
+    """`gitblob:<hex>` of a file in the repository, `md5:<hex>` of one that DVC keeps, else `sha256:<hex>`."""
 
 
 class PinnedTraining(Strict):
@@ -114,7 +116,7 @@ class Artifact(Lenient):
     uri: str
     """Where the files are: `mlflow:/<run id>/model`."""
     format: str
-    """mlflow, skops or joblib."""
+    """mlflow, skops, joblib, onnx, xgboost or lightgbm."""
     size_bytes: int
     """All files together."""
 
@@ -160,6 +162,105 @@ class ProbeEvidence(Lenient):
     """99th percentile in milliseconds."""
 
 
+class BaselineEvidence(Lenient):
+    """What a model that learned nothing but the training labels reaches on the hold-out."""
+
+    dummy: str
+    """MostFrequent, Prior, Mean or Median."""
+    values: dict[str, float] = Field(default_factory=dict)
+    """By metric; one that cannot be computed is absent."""
+    note: str = ""
+    """Why there are no values."""
+
+
+class SliceEvidence(Lenient):
+    """One metric of both models on the rows of one slice."""
+
+    value: str
+    """The column's value in these rows; empty where it is missing."""
+    rows: int
+    """Hold-out rows of the slice."""
+    metric: float | None = None
+    """The challenger's; absent when it cannot be computed, then `note` says why."""
+    champion: float | None = None
+    """The champion's on the same rows."""
+    absolute: tuple[float, ...] | None = None
+    """Improvement over the champion: quantiles of the paired bootstrap at SLICE_GRID."""
+    relative: tuple[float, ...] | None = None
+    """The same as a share of the champion's value."""
+    note: str = ""
+    """Why a value is absent."""
+
+
+class LeftOut(Lenient):
+    """Values of a column that are not in its table: it holds those with the most rows."""
+
+    count: int = 0
+    """How many."""
+    rows: int = 0
+    """Their rows together."""
+    most: int = 0
+    """Rows of the largest of them."""
+
+
+class SlicesEvidence(Lenient):
+    """One metric in the slices that a column makes."""
+
+    column: str
+    """The column."""
+    metric: str
+    """The metric."""
+    table: tuple[SliceEvidence, ...] = ()
+    """Slices, most rows first."""
+    left_out: LeftOut = LeftOut()
+    """What the table does not hold."""
+    note: str = ""
+    """Why there is no table."""
+
+
+class GroupCounts(Lenient):
+    """What is counted of one group; every measure of fairness follows from it."""
+
+    value: str
+    """The column's value in these rows; empty where it is missing."""
+    rows: int
+    """Hold-out rows."""
+    positive: int
+    """Rows whose truth is positive."""
+    selected: int
+    """Rows called positive."""
+    true_positive: int
+    """Rows that are both."""
+
+
+class GroupsEvidence(Lenient):
+    """The groups that a column makes."""
+
+    column: str
+    """The column."""
+    table: tuple[GroupCounts, ...] = ()
+    """Groups, most rows first."""
+    left_out: LeftOut = LeftOut()
+    """What the table does not hold."""
+    note: str = ""
+    """Why there is no table."""
+
+
+class ScanEvidence(Lenient):
+    """The findings of a scanner's report that the training left, counted by severity."""
+
+    path: str
+    """File below the training's output."""
+    format: str = ""
+    """SARIF, Trivy or Grype."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Critical, High, Medium, Low and Unknown: findings."""
+    sha256: str = ""
+    """Of the file."""
+    note: str = ""
+    """Why it could not be read."""
+
+
 class Evidence(Lenient):
     """The numbers that decide, from the evaluator. The full report is in the MLflow run."""
 
@@ -187,6 +288,20 @@ class Evidence(Lenient):
     """Every data check."""
     probe: ProbeEvidence | None = None
     """Latency; absent when it was not measured."""
+    baselines: tuple[BaselineEvidence, ...] = ()
+    """Models that learned nothing, on the same rows."""
+    slices: tuple[SlicesEvidence, ...] = ()
+    """What the gates by slice ask for."""
+    groups: tuple[GroupsEvidence, ...] = ()
+    """What the gates of fairness ask for."""
+    scans: tuple[ScanEvidence, ...] = ()
+    """What the gates on reports ask for."""
+    trainer: dict[str, float] | None = None
+    """The trainer's own numbers by name; nobody checked them. Absent in evidence that did not look for them."""
+    trainer_note: str = ""
+    """What of them was left out, and why."""
+    measures: str = ""
+    """Hash of the slices, groups and reports that were asked for; empty for none."""
     report: str
     """sha256 of the full report in the run."""
 

@@ -13,8 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from controller.api import git_rules
 from controller.api.base import Duration, HashMark, Name, Strict, unique_names, within
 from controller.api.data import Check, Columns, Dataset, Holdout, RelativePath
-from controller.api.gates import Gate, Serving
-from controller.api.metrics import METRICS
+from controller.api.gates import Gate, Serving, task_of_gates
 
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4096)]
@@ -84,7 +83,7 @@ class Source(Strict):
     """Which commit to follow."""
     paths: Annotated[tuple[RelativePath, ...], Field(max_length=64)] = ()
     """Files and directories (`train/`) whose content makes a revision; nothing else is given to the training.
-    Default: the whole tree without `*.md`, `docs/`, `.github/`. Our own YAML never counts."""
+    Default: the whole tree without `*.md`, `docs/`, `.github/`, `.dvc/`. Our own YAML never counts."""
     interval: Duration = "1m"
     """How often the repository is looked at, at least 1s. Default 1m."""
     timeout: Duration = "60s"
@@ -184,7 +183,8 @@ class ModelSpecSpec(Strict):
     training: Annotated[Training, HashMark.INPUTS]
     """How a model is made. A change of image, command, params, seed or env retrains; of limits, not."""
     gates: Annotated[tuple[Gate, ...], Field(max_length=64), HashMark.GATE] = ()
-    """Rules that a challenger must pass. A change judges the stored evidence again; nothing is trained."""
+    """Rules that a challenger must pass. A change judges the stored evidence again, or measures what is missing;
+    nothing is trained."""
     registry: Annotated[Registry | None, HashMark.NONE] = None
     """Where runs and versions are recorded."""
     serving: Annotated[Serving, HashMark.NONE] = Serving()
@@ -199,7 +199,6 @@ class ModelSpecSpec(Strict):
             raise ValueError("the first dataset is the one to learn from and cannot be named holdout")
         if self.holdout.by == "Time" and not (self.holdout.column or self.columns.time):
             raise ValueError("holdout.by: Time needs columns.time or holdout.column")
-        tasks = sorted({METRICS[g.metric].task for g in self.gates if g.metric})
-        if len(tasks) > 1:
+        if len(task_of_gates(self.gates)) > 1:
             raise ValueError("gates mix metrics of classification and regression")
         return self

@@ -50,6 +50,8 @@ class GateVerdict(Lenient):
     """One word, for example BelowMinimum."""
     message: str
     """Value, limit, margin and n, one sentence."""
+    dry_run: bool = False
+    """True: shown only; it decides nothing."""
 
 
 class Judgement(Lenient):

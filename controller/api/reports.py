@@ -12,7 +12,7 @@ from pydantic import Field
 
 from controller.api.base import Lenient, Strict
 from controller.api.data import Check, Columns, Holdout
-from controller.api.modelrevision import Artifact, CheckEvidence, Evidence, PinnedData, PinnedSource
+from controller.api.modelrevision import Artifact, CheckEvidence, Evidence, PinnedData, PinnedSource, ScanEvidence
 
 VERSION: Final = 1
 REPORT_MAX_BYTES: Final = 1_048_576
@@ -93,6 +93,17 @@ class FetchTask(Strict):
     """Moment that `maxAge` counts from, RFC 3339."""
 
 
+class TargetFacts(Lenient):
+    """The labels of the training rows, as far as a model that learned nothing else needs them."""
+
+    counts: Annotated[dict[str, int], Field(max_length=1000)] = Field(default_factory=dict)
+    """Classification: rows by class, written as text; empty above 1,000 classes."""
+    mean: float | None = None
+    """Regression: their mean."""
+    median: float | None = None
+    """Regression: their median."""
+
+
 class Facts(Lenient):
     """What `fetch` found."""
 
@@ -112,6 +123,8 @@ class Facts(Lenient):
     """Hold-out rows that were among the champion's training rows."""
     checks: tuple[CheckEvidence, ...] = ()
     """How every check came out."""
+    target: TargetFacts | None = None
+    """The labels of the training rows."""
     data_sha256: dict[str, str] = Field(default_factory=dict)
     """sha256 of every dataset's bytes."""
 
@@ -137,7 +150,7 @@ class PredictFacts(Lenient):
     digest: str
     """Manifest digest of the artifact that was loaded."""
     format: str
-    """mlflow, skops or joblib."""
+    """mlflow, skops, joblib, onnx, xgboost or lightgbm."""
     packages: dict[str, str] = Field(default_factory=dict)
     """Versions that the artifact states it was trained with, where it does."""
     rows: int
@@ -152,6 +165,39 @@ class PredictFacts(Lenient):
     """99th percentile, milliseconds."""
     requests: int = 0
     """How many were timed."""
+
+
+class SliceAsked(Strict):
+    """One metric in the slices that one column makes."""
+
+    metric: str
+    """Name in the metric table."""
+    column: str
+    """Column of the hold-out."""
+
+
+class Measures(Strict):
+    """What gates ask for besides the metrics on all rows; its hash tells whether evidence has it."""
+
+    slices: tuple[SliceAsked, ...] = ()
+    """Metrics by slice."""
+    groups: tuple[str, ...] = ()
+    """Columns whose groups are counted."""
+    scans: tuple[str, ...] = ()
+    """Reports of scanners, below the training's output."""
+    hash: str = ""
+    """Hash of all of it; empty for nothing."""
+
+
+class KnownOutput(Strict):
+    """What earlier evidence says of files that only the training's own Job could read."""
+
+    scans: tuple[ScanEvidence, ...] = ()
+    """Reports of scanners."""
+    trainer: dict[str, float] | None = None
+    """The trainer's own numbers."""
+    trainer_note: str = ""
+    """What of them was left out."""
 
 
 class EvaluateTask(Strict):
@@ -179,6 +225,10 @@ class EvaluateTask(Strict):
     """Environment of predict and serve."""
     checks_hash: str
     """Hash of the checks."""
+    measures: Measures = Measures()
+    """What the gates ask for besides the metrics on all rows."""
+    known: KnownOutput | None = None
+    """Evaluate-only: what was read of the training's output when it was there."""
     seed: int = 42
     """Seed of the bootstrap."""
     resamples: Annotated[int, Field(ge=100, le=10_000)] = 2000

@@ -16,6 +16,7 @@ from controller.api.modelrevision import (
     Trigger,
 )
 from controller.api.modelspec import ModelSpecSpec
+from controller.api.reports import Measures, SliceAsked
 from controller.plan import naming
 from controller.plan.observed import SourceSeen
 
@@ -51,7 +52,19 @@ def gate_hash(spec: ModelSpecSpec) -> str:
 
 def checks_hash(spec: ModelSpecSpec) -> str:
     """Hash the data checks."""
-    return digest(marked(spec, HashMark.EVIDENCE))
+    return digest({"checks": marked(spec, HashMark.EVIDENCE)["checks"]})
+
+
+def measures(spec: ModelSpecSpec) -> Measures:
+    """Collect what the gates ask for besides the metrics on all rows, each once and in order, and hash it."""
+    slices = {(g.metric, c): None for g in spec.gates if g.metric and g.slices for c in g.slices}
+    groups = sorted({g.by for g in spec.gates if g.by})
+    scans = sorted({g.report.path for g in spec.gates if g.report})
+    if not slices and not groups and not scans:
+        return Measures()
+    asked = [SliceAsked(metric=m, column=c) for m, c in sorted(slices)]
+    hash_ = digest({"slices": sorted(map(list, slices)), "groups": groups, "scans": scans})
+    return Measures(slices=tuple(asked), groups=tuple(groups), scans=tuple(scans), hash=hash_)
 
 
 def pin(model: ModelSpec, source: SourceSeen, *, first: bool) -> tuple[str, ModelRevisionSpec]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from controller.api.base import dump
+from controller.api.gates import task_of_gates
 from controller.api.kinds import ModelSpec
-from controller.api.metrics import METRICS
-from controller.api.reports import ArtifactRef, EvaluateTask, FetchTask, PredictTask
+from controller.api.metrics import Task
+from controller.api.modelrevision import ModelRevisionStatus
+from controller.api.reports import ArtifactRef, EvaluateTask, FetchTask, KnownOutput, PredictTask
 from controller.plan.observed import RevisionSeen
-from controller.plan.pinning import checks_hash
+from controller.plan.pinning import checks_hash, measures
 
 DEFAULT_PROBE_REQUESTS = 200
 """How many single requests are timed when no gate says otherwise."""
@@ -63,6 +65,8 @@ def for_job(seen: RevisionSeen, model: ModelSpec, *, evaluate_only: bool) -> dic
         champion_name=champion.metadata.name if ref and champion else "",
         runtime=seen.runtime,
         checks_hash=checks_hash(model.spec),
+        measures=measures(model.spec),
+        known=_known(trained) if own else None,
     )
     built: dict[str, dict[str, Any]] = {
         "fetch": dump(fetch),
@@ -74,6 +78,14 @@ def for_job(seen: RevisionSeen, model: ModelSpec, *, evaluate_only: bool) -> dic
     return built
 
 
-def gate_task(model: ModelSpec) -> Literal["Classification", "Regression"] | None:
+def _known(trained: ModelRevisionStatus) -> KnownOutput | None:
+    """Hand on what was read of the training's output: an evaluate-only Job has the model alone."""
+    evidence = trained.evidence
+    if evidence is None:
+        return None
+    return KnownOutput(scans=evidence.scans, trainer=evidence.trainer, trainer_note=evidence.trainer_note)
+
+
+def gate_task(model: ModelSpec) -> Task | None:
     """Say which part of the metric table the gates use; None when they name no metric."""
-    return next((METRICS[g.metric].task for g in model.spec.gates if g.metric), None)
+    return next(iter(task_of_gates(model.spec.gates)), None)

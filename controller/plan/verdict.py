@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from controller.api.gates import ChampionMargin, Gate
 from controller.api.modelstatus import GateVerdict, Outcome
 
 
@@ -39,9 +40,35 @@ class Refused:
     message: str
 
 
+def deciding(verdicts: Iterable[GateVerdict]) -> tuple[GateVerdict, ...]:
+    """Leave out what is only shown: gates with `dryRun: true`."""
+    return tuple(v for v in verdicts if not v.dry_run)
+
+
+def passed_of(verdicts: Iterable[GateVerdict]) -> tuple[int, int]:
+    """Count the gates that passed, and all that decide."""
+    found = deciding(verdicts)
+    return sum(v.outcome == "Passed" for v in found), len(found)
+
+
 def worst(verdicts: Iterable[GateVerdict]) -> Outcome:
-    """Sum up verdicts: Failed if one failed, else Inconclusive if one was, else Passed."""
-    outcomes = {v.outcome for v in verdicts}
+    """Sum up the verdicts that decide: Failed if one failed, else Inconclusive if one was, else Passed."""
+    outcomes = {v.outcome for v in deciding(verdicts)}
     if "Failed" in outcomes:
         return "Failed"
     return "Inconclusive" if "Inconclusive" in outcomes else "Passed"
+
+
+def judged(gate: Gate, outcome: Outcome, reason: str, message: str) -> GateVerdict:
+    """Write down how a gate judged."""
+    return judged_as(gate.name, outcome, reason, message)
+
+
+def judged_as(name: str, outcome: Outcome, reason: str, message: str) -> GateVerdict:
+    """Write down how something judged that is no gate of the spec."""
+    return GateVerdict(gate=name, outcome=outcome, reason=reason, message=message)
+
+
+def amount(value: float, rule: ChampionMargin) -> str:
+    """Write an improvement or a margin: a share in percent, or a number with its sign."""
+    return f"{value:+.2%}" if rule.mode == "Relative" else f"{value:+.4g}"
