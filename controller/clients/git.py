@@ -44,7 +44,6 @@ __all__ = ["Credential", "GitPolicy", "GitRef", "Head", "Mirrors", "TreeEntry", 
 
 T = TypeVar("T")
 _CHUNK = 1024**2
-_LISTINGS = 16
 
 
 class Mirrors(MirrorSet):
@@ -106,15 +105,9 @@ class Mirrors(MirrorSet):
         """
         check_commit(commit)
         mirror = self._mirror(url, credential)
-        key = (mirror.path, commit)
-        if key in self._listings:
-            self._listings.move_to_end(key)
-            return self._listings[key]
-        listing = await self._reading(mirror, lambda: self._list(mirror, commit))
-        self._listings[key] = listing
-        while len(self._listings) > _LISTINGS:
-            self._listings.popitem(last=False)
-        return listing
+        return await self._once(
+            "files", mirror, commit, lambda: self._reading(mirror, lambda: self._list(mirror, commit))
+        )
 
     async def _list(self, mirror: Mirror, commit: str) -> tuple[TreeEntry, ...]:
         if await self._kind(mirror, commit) != "commit":
@@ -243,7 +236,9 @@ class Mirrors(MirrorSet):
     # -- inside ----------------------------------------------------------------------------------------------
 
     async def _head(self, mirror: Mirror, commit: str, ref: str, moved_from: str) -> Head:
-        head = await self._objects(mirror, lambda repo: _describe(repo, commit, mirror))
+        head = await self._once(
+            "head", mirror, commit, lambda: self._objects(mirror, lambda repo: _describe(repo, commit, mirror))
+        )
         return Head(head.commit, ref, head.author, head.committed_at, head.subject, moved_from)
 
     async def _objects(self, mirror: Mirror, work: Callable[[git.Repo], T]) -> T:

@@ -7,11 +7,12 @@ another one.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from controller.api import git_rules
 from controller.clients import git_net
@@ -19,9 +20,11 @@ from controller.clients.errors import ClientError, Denied, Unavailable
 from controller.clients.git_errors import failure
 from controller.clients.git_mirror import Mirror
 from controller.clients.git_names import nearest
-from controller.clients.git_types import Credential, GitPolicy, GitRef, TreeEntry, check_commit
+from controller.clients.git_types import Credential, GitPolicy, GitRef, check_commit
 
 T = TypeVar("T")
+KNOWN_MOST = 32
+"""How many answers about commits are kept: listings of large trees are the largest."""
 
 
 class MirrorSet:
@@ -37,7 +40,7 @@ class MirrorSet:
         self._root, self._policy = root, policy or GitPolicy()
         self._clock, self._resolver = clock, resolver
         self._mirrors: dict[tuple[str, str], Mirror] = {}
-        self._listings: OrderedDict[tuple[Path, str], tuple[TreeEntry, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, Path, str], asyncio.Future[Any]] = OrderedDict()
         self._pinned: set[tuple[Path, str]] = set()
 
     @property
@@ -53,7 +56,27 @@ class MirrorSet:
     def close(self) -> None:
         """Forget all mirrors; the directories stay. No process outlives the call that started it."""
         self._mirrors.clear()
-        self._listings.clear()
+        self._known.clear()
+
+    async def _once(self, what: str, mirror: Mirror, commit: str, read: Callable[[], Awaitable[T]]) -> T:
+        """Read something of a commit once for all who ask, also at the same time; a commit never changes.
+
+        The newest `KNOWN_MOST` answers are kept; an error is not an answer.
+        """
+        key = (what, mirror.path, commit)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = asyncio.ensure_future(read())
+            found.add_done_callback(lambda done: self._forget_failed(key, done))
+            while len(self._known) > KNOWN_MOST:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        answer: T = await asyncio.shield(found)
+        return answer
+
+    def _forget_failed(self, key: tuple[str, Path, str], done: asyncio.Future[Any]) -> None:
+        if (done.cancelled() or done.exception() is not None) and self._known.get(key) is done:
+            del self._known[key]
 
     def _mirror(self, url: str, credential: Credential | None) -> Mirror:
         """Find or make the mirror of a URL that the policy admits; raises Denied."""

@@ -6,7 +6,9 @@ there nobody to tell, and the error goes up to the queue.
 
 from __future__ import annotations
 
+import asyncio
 from difflib import get_close_matches
+from weakref import WeakValueDictionary
 
 from controller.api.base import seconds
 from controller.api.hashes import files_digest
@@ -32,16 +34,16 @@ from controller.plan.observed import (
     SourceSeen,
 )
 from controller.plan.revision import registry_name
-from controller.plan.selection import is_our_yaml, may_be_our_yaml, select, unmatched
+from controller.plan.selection import OUR_YAML_MAX_BYTES, is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
-from controller.reconcile import survival
-from controller.reconcile import datasets
+from controller.reconcile import datasets, survival
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
 _OURS: dict[str, bool] = {}
 """Blob → whether it is our own YAML; a blob never changes. Bounded by `_OURS_MOST`."""
 _OURS_MOST = 100_000
+_READING: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 YAML_LIMIT = 262_144
 _TOO_LARGE = b"# mainspring.dev\n" + b" " * YAML_LIMIT
 
@@ -218,16 +220,22 @@ def _missing(what: str, path: str, by_path: dict[str, TreeEntry], label: str) ->
 
 
 async def _our_yaml(world: World, url: str, commit: str, entries: tuple[TreeEntry, ...]) -> set[str]:
-    """Find the files that are our own YAML: they configure and are no code."""
+    """Find the files that are our own YAML: they configure and are no code.
+
+    All models of a repository ask the same about the same commit, often at the same time: one reads, all know.
+    """
     suspects = [e for e in entries if e.mode in ("100644", "100755") and may_be_our_yaml(e.path, e.size)]
-    unknown = [e for e in suspects if e.blob not in _OURS]
-    if unknown:
-        texts = await world.git.read_many(url, commit, [e.path for e in unknown], limit=2 * YAML_LIMIT * 2)
-        if len(_OURS) > _OURS_MOST:
-            _OURS.clear()
-        for entry in unknown:
-            _OURS[entry.blob] = is_our_yaml(texts[entry.path].decode("utf-8", "replace"))
-    return {e.path for e in suspects if _OURS[e.blob]}
+    lock = _READING.setdefault((url, commit), asyncio.Lock())
+    async with lock:
+        answers = {e.blob: _OURS[e.blob] for e in suspects if e.blob in _OURS}
+        unknown = [e for e in suspects if e.blob not in answers]
+        if unknown:
+            texts = await world.git.read_many(url, commit, [e.path for e in unknown], limit=OUR_YAML_MAX_BYTES)
+            answers |= {e.blob: is_our_yaml(texts[e.path]) for e in unknown}
+            if len(_OURS) > _OURS_MOST:
+                _OURS.clear()
+            _OURS.update(answers)
+    return {e.path for e in suspects if answers[e.blob]}
 
 
 async def repository(world: World, key: Key) -> RepositorySeen | None:
