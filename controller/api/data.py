@@ -22,7 +22,8 @@ class Dataset(Strict):
     name: Name
     """Its name; the training program finds it by MAINSPRING_DATA_<NAME>. `holdout` is the hold-out."""
     path: RelativePath | None = None
-    """File in the repository at the commit: CSV or parquet."""
+    """File in the repository at the commit: CSV or parquet. With DVC: its pointer `data/train.csv.dvc`, or the
+    path of an out that a dvc.lock lists."""
     uri: Annotated[str, StringConstraints(max_length=2048, pattern=r"^(https|http|file)://")] | None = None
     """Address of a CSV or parquet file outside the repository; needs `digest`."""
     digest: DigestStr | None = None

@@ -29,7 +29,7 @@ from controller.clients.errors import Denied, NotFound
 from controller.clients.git_types import GitPolicy
 from controller.jobs import checks_builtin, entry, fetch_data, split, tables
 from controller.jobs.entry import TryAgain, WrongInput
-from controller.jobs.fetch_code import place_code
+from controller.jobs.fetch_code import check_copies, place_code
 from controller.jobs.fetch_data import Datasets, Got, Prepared
 from controller.jobs.fetch_world import Models, RealWorld, World
 
@@ -69,12 +69,13 @@ async def fetch(task: FetchTask, places: Places, world: World, scratch: Path, no
     for directory in (places.work, places.data):
         if directory.is_dir() and any(directory.iterdir()):
             raise TryAgain("DirectoryNotEmpty", f"the directory {directory.name} must be empty and is not")
-    if task.artifact is None:
-        await place_code(task, world, places.work)
+    code = await place_code(task, world, places.work) if task.artifact is None else ()
     rule, holdout = fetch_data.champion_rule(task)
     keep = {*split.needed_columns(task.columns, task.holdout), *split.needed_columns(rule, holdout)}
     datasets = Datasets(world, scratch, keep)
     prepared = await fetch_data.prepare(task, datasets, pinned_at(task, now))
+    hidden = {prepared.holdout.pinned.name: prepared.holdout.path}
+    await asyncio.to_thread(check_copies, hidden, code)
     refusal = checks_builtin.refusal(prepared.checks)
     seen = await _seen(task, datasets, prepared) if refusal is None else 0
     facts = fetch_data.facts_of(task, prepared, seen)

@@ -7,9 +7,10 @@ and no copy of one.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,12 +30,12 @@ _NO_SCRIPT: Final = frozenset({"-c", "-m", "-e", "-"})
 """Words after which no script is named."""
 
 
-async def place_code(task: FetchTask, world: World, dest: Path) -> None:
-    """Write the pinned files below `dest`.
+async def place_code(task: FetchTask, world: World, dest: Path) -> tuple[TreeEntry, ...]:
+    """Write the pinned files below `dest` and return them.
 
     Raises:
         WrongInput: SourceChanged: another digest than pinned. EntrypointMissing: the command names a script that
-            is not among the files. DataInvalid: a file is a copy of a dataset that is split.
+            is not among the files.
         ClientError: what Git says.
     """
     source = task.source
@@ -47,16 +48,16 @@ async def place_code(task: FetchTask, world: World, dest: Path) -> None:
             f"commit {source.commit[:10]} gives {len(chosen):,} files with digest {digest[:13]}…, "
             f"but {source.files[:13]}… was pinned: the rule of selection has changed, commit again",
         )
-    _check_copies(task, chosen)
     check_entrypoint(task.command, chosen)
     await world.export(source.url, source.commit, chosen, dest)
+    return chosen
 
 
 async def selected(task: FetchTask, entries: Sequence[TreeEntry], world: World) -> tuple[TreeEntry, ...]:
     """Choose the code files of a commit: `source.paths`, without the datasets and without our own YAML."""
     source: PinnedSource = task.source
     by_line = {(e.mode, e.path, e.blob): e for e in entries}
-    datasets = frozenset(d.path for d in task.data if d.path)
+    datasets = frozenset(p for d in task.data for p in (d.path, d.pointer) if p)
     lines = select(by_line, source.paths, exclude=datasets)
     maybe = [p for m, p, b in lines if may_be_our_yaml(p, by_line[m, p, b].size, m)]
     texts = await world.read_many(source.url, source.commit, maybe, OUR_YAML_MAX_BYTES)
@@ -64,17 +65,38 @@ async def selected(task: FetchTask, entries: Sequence[TreeEntry], world: World) 
     return tuple(by_line[line] for line in lines if line[1] not in ours)
 
 
-def _check_copies(task: FetchTask, chosen: Sequence[TreeEntry]) -> None:
-    """Refuse a second copy of the data among the code: the training would see the hold-out in it."""
-    separate = any(d.name == "holdout" for d in task.data)
-    hidden = {d.digest: d.name for d in task.data if d.name == ("holdout" if separate else task.data[0].name)}
-    for entry in chosen:
-        if name := hidden.get(f"gitblob:{entry.blob}"):
-            raise WrongInput(
-                "DataInvalid",
-                f"{shown(entry.path)} has the same content as dataset {name}, hold-out rows included; "
-                "remove it or leave it out of source.paths",
-            )
+def check_copies(hidden: Mapping[str, Path], chosen: Sequence[TreeEntry]) -> None:
+    """Refuse a second copy of the data among the code: the training would see the hold-out in it.
+
+    Args:
+        hidden: datasets with hold-out rows, by name: the whole file as it came, wherever it came from.
+        chosen: the code files.
+
+    Raises:
+        WrongInput: DataInvalid: a file is a copy of a dataset that is split.
+    """
+    for name, file in hidden.items():
+        size = file.stat().st_size
+        same = [e for e in chosen if e.size == size]
+        blobs = {
+            blob_of(file, algorithm) for algorithm in {"sha1" if len(e.blob) == 40 else "sha256" for e in same}
+        }
+        for entry in same:
+            if entry.blob in blobs:
+                raise WrongInput(
+                    "DataInvalid",
+                    f"{shown(entry.path)} has the same content as dataset {name}, hold-out rows included; "
+                    "remove it or leave it out of source.paths",
+                )
+
+
+def blob_of(file: Path, algorithm: str) -> str:
+    """Name a file's content as Git does, in hex, by sha1 or sha256."""
+    digest = hashlib.new(algorithm, b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    with file.open("rb") as source:
+        while chunk := source.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_entrypoint(command: Sequence[str], files: Sequence[TreeEntry]) -> None:

@@ -17,8 +17,9 @@ from controller.api.git_rules import shown
 from controller.api.modelrevision import CheckEvidence, PinnedData, PinnedSource
 from controller.api.reports import Facts, FetchTask
 from controller.clients.errors import Denied, NotFound
-from controller.jobs import checks, checks_builtin, split, tables
+from controller.jobs import checks, checks_builtin, fetch_dvc, split, tables
 from controller.jobs.entry import WrongInput
+from controller.jobs.fetch_target import target_facts
 from controller.jobs.fetch_world import DATASET_MAX, World
 
 HOLDOUT: str = "holdout"
@@ -62,16 +63,20 @@ class Datasets:
         """Bring one dataset.
 
         Raises:
-            WrongInput: DataChanged: other content than pinned; or what `tables.read_table` says.
+            WrongInput: DataChanged: other content than pinned; or what `read_table` and `fetch_dvc.pull` say.
             ClientError: what Git or the server says.
         """
         place = pinned.path or pinned.uri or ""
         key = (pinned.digest, tables.format_of(place))
         if key not in self._read:
             folder = self._scratch / str(len(self._read))
-            path, sha = await (
-                self._from_git(pinned, source, folder) if pinned.path else self._from_uri(pinned, folder)
-            )
+            if pinned.pointer:
+                path = await fetch_dvc.pull(self._world, pinned, source, folder)
+                sha = await asyncio.to_thread(_sha256, path)
+            elif pinned.path:
+                path, sha = await self._from_git(pinned, source, folder)
+            else:
+                path, sha = await self._from_uri(pinned, folder)
             name = shown(pinned.path, 120)[1:-1] if pinned.path else f"dataset {pinned.name}"
             table = await asyncio.to_thread(tables.read_table, path, name, place=place, keep=self._keep)
             self._read[key] = Got(pinned, path, sha, table)
@@ -214,6 +219,7 @@ def facts_of(task: FetchTask, prepared: Prepared, seen: int) -> Facts:
         holdout_digest=hashes.sha256(held),
         champion_seen_rows=seen,
         checks=prepared.checks,
+        target=target_facts(first.frame, target, prepared.training_rows),
         data_sha256={g.pinned.name: g.sha256 for g in prepared.datasets},
     )
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from controller.api import git_rules
 from controller.api.base import in_bytes
-from controller.clients import git_net
+from controller.clients import git_net, objects
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.clients.git_types import GitPolicy, GitRef, TreeEntry
 from controller.clients.redact import redact
@@ -52,6 +52,10 @@ class World(Protocol):
 
     async def download(self, uri: str, dest: Path) -> str:
         """Write what is at an address to a file and return its digest, `sha256:<64 hex>`."""
+        ...
+
+    async def object(self, url: str, endpoint: str, region: str, dest: Path) -> str:
+        """Write an object of an S3 service (`s3://bucket/key`) to a file and return its digest, as `download`."""
         ...
 
     async def model(self, run: str, dest: Path) -> None:
@@ -126,6 +130,11 @@ class RealWorld:
                         f"{_shown(uri)} does not answer: {redact(why, limit=120)}", reason="DataUnavailable"
                     ) from None
         raise Denied(f"{_shown(uri)} redirects more than {REDIRECTS_MAX} times", reason="DataNotReadable")
+
+    async def object(self, url: str, endpoint: str, region: str, dest: Path) -> str:
+        """Download an object of an S3 service; raises as `download` and `objects.signed_url` do."""
+        signed = await asyncio.to_thread(objects.signed_url, url, endpoint=endpoint, region=region)
+        return await self.download(signed, dest)
 
     async def model(self, run: str, dest: Path) -> None:
         """Download the artifact path `model` of a run. Raises what the registry client raises."""

@@ -20,7 +20,7 @@ Line = tuple[str, str, str]
 
 OUR_YAML_MAX_BYTES: Final = 1_048_576
 """Larger YAML files are never looked into and count as code."""
-_DEFAULT_LEFT_OUT: Final = ("docs/", ".github/")
+_DEFAULT_LEFT_OUT: Final = ("docs/", ".github/", ".dvc/")
 
 
 def select(entries: Iterable[Line], paths: tuple[str, ...], *, exclude: frozenset[str]) -> tuple[Line, ...]:
@@ -29,8 +29,9 @@ def select(entries: Iterable[Line], paths: tuple[str, ...], *, exclude: frozense
     Args:
         entries: every file of the commit.
         paths: `source.paths`. `train/` is a directory; `train` is a file or a directory of that name. Empty: the
-            whole tree without `*.md`, `docs/` and `.github/`.
-        exclude: exact paths that never count: the datasets (their digests are in the data) and our own YAML.
+            whole tree without `*.md`, `docs/`, `.github/` and `.dvc/`.
+        exclude: exact paths that never count: the datasets and DVC's pointers to them (their digests are in the
+            data), and our own YAML.
     """
     chosen = {
         line

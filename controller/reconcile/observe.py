@@ -48,6 +48,11 @@ YAML_LIMIT = 262_144
 _TOO_LARGE = b"# mainspring.dev\n" + b" " * YAML_LIMIT
 
 
+def forget() -> None:
+    """Forget which files are our own YAML, as a new process would; for measuring."""
+    _OURS.clear()
+
+
 async def model(world: World, key: Key) -> ModelSeen | None:
     """Read everything about one ModelSpec; None when it is gone."""
     manifest = await world.kube.get(key)
