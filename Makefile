@@ -1,7 +1,11 @@
 # Mainspring: one task runner.  `make` prints this list.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first Python that is new enough; `make PYTHON=...` names another.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -13,6 +17,7 @@ help: ## Show this list
 # Everything below needs the environment; it is made from the hashed lock and nothing else.
 $(READY): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 	@echo "Setting up $(VENV) from requirements/dev.txt (once; about a minute)"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed; none is on the PATH"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
@@ -27,12 +32,16 @@ demo: $(READY) ## The whole loop on this machine: commit, serve, refuse, canary,
 	$(BIN)/mainspring demo
 
 .PHONY: test
-test: $(READY) ## Every test
-	$(BIN)/python -m pytest
+test: $(READY) operator-env ## Every test (TESTFLAGS="-k gates -x" for some)
+	$(BIN)/python -m pytest $(TESTFLAGS)
+
+.PHONY: operator-env
+operator-env: $(READY) ## Make .venv-operator: the operator's lock and our wheel, nothing else
+	@$(BIN)/python -m tests.support.operator_env
 
 .PHONY: unit
 unit: $(READY) ## The fast tests only
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit $(TESTFLAGS)
 
 .PHONY: fmt
 fmt: $(READY) ## Format the code
@@ -68,8 +77,9 @@ lock: $(READY) ## Write the lock files anew (the newest versions within the boun
 	awk '/^[a-z]/{p=0} /^uv==/{p=1} p && !/#/' requirements/dev.txt > requirements/bootstrap.txt
 
 .PHONY: bench
-bench: $(READY) ## Measure: start-up of the command line, and the plan
-	$(BIN)/python benchmarks/startup.py
+bench: $(READY) ## Measure: start-up of the command line, decisions, the store
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.plan
 
 .PHONY: clean
 clean: ## Remove the environment and what tests and the demo left

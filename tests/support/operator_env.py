@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv-operator"
 LOCK = ROOT / "requirements" / "operator.txt"
+SLOWEST_S = 300.0
+"""Longest time of one command: a first download over a slow line."""
 
 
 def ready() -> Path:
@@ -26,7 +28,8 @@ def ready() -> Path:
     """
     PLACE.mkdir(exist_ok=True)
     python = PLACE / "bin" / "python"
-    with (PLACE / ".lock").open("w") as lock:
+    # A name of our own: uv locks the `.lock` of an environment, and would wait for us.
+    with (PLACE / ".making").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp, wanted = PLACE / ".synced", hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
         uv = [str(Path(sys.executable).with_name("uv")), "--quiet"]
@@ -45,7 +48,9 @@ def ready() -> Path:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SLOWEST_S
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
         raise RuntimeError(f"cannot make {PLACE.name}: {' '.join(command)} ended with {done.returncode}\n{said}")
