@@ -96,17 +96,15 @@ async def _create_revision(world: World, action: CreateRevision) -> None:
 
 
 async def _close_run(world: World, action: CloseRun) -> None:
-    experiment = await world.registry.ensure_experiment(action.experiment)
-    run = await world.registry.ensure_run(experiment, revision=action.revision, attempt=action.attempt)
+    run = await world.registry.ensure_run(action.experiment, revision=action.revision, attempt=action.attempt)
     await world.registry.finish_run(run, action.status)
 
 
 async def _start_training(world: World, action: StartTraining) -> None:
     """Make the run, then the tasks, then the Job: whoever finds the Job finds what it needs."""
     revision, job = action.revision, action.manifest
-    experiment = await world.registry.ensure_experiment(action.experiment)
     run = await world.registry.ensure_run(
-        experiment,
+        action.experiment,
         revision=revision.metadata.name,
         attempt=action.attempt,
         tags={
