@@ -24,8 +24,9 @@ from controller.api.modelrevision import Artifact, Evidence, MetricEvidence, Pro
 from controller.api.reports import EvaluateTask, Facts, PredictFacts, Report, Termination
 from controller.clients import artifacts
 from controller.jobs import evaluate_inputs as inputs
+from controller.jobs import evaluate_parts as parts
 from controller.jobs.entry import WrongInput, read_task, run_step
-from controller.jobs.evaluate_trainer import trainer_says
+from controller.jobs.evaluate_trainer import left_by_training, trainer_says
 from controller.stats import bootstrap, metrics, profile
 from controller.stats.metrics import Rows
 
@@ -67,6 +68,8 @@ class Judged:
     """Both models on the same rows: the evidence per metric, and what to say about the comparison."""
 
     metrics: tuple[MetricEvidence, ...]
+    challenger: Rows
+    champion: Rows | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -99,7 +102,9 @@ async def evaluate(task: EvaluateTask, paths: Paths, runs: Runs) -> Termination:
             run=task.run,
             artifact=artifact,
             manifest=tuple((f.path, f.size, f.sha256) for f in manifest),
-            evidence=_evidence(task, facts, kind, artifact, judged, found.facts),
+            evidence=_evidence(task, facts, kind, artifact, judged, found.facts).model_copy(
+                update=_parts(task, paths, facts, labels, judged) | left_by_training(task, paths.output, said)
+            ),
             packages=found.facts.packages,
             data_sha256=facts.data_sha256,
             profile=_profiles(paths, task, labels, found.values),
@@ -162,7 +167,7 @@ def judge(
         f"no comparison: the champion {task.champion_name} has no usable predictions: {trouble}" if trouble else ""
     )
     evidence = _measured(task, kind, labels, challenger_rows, champion_rows, note)
-    return Judged(evidence, (note,) if note else ())
+    return Judged(evidence, challenger_rows, champion_rows, (note,) if note else ())
 
 
 def _measured(
@@ -249,6 +254,17 @@ def _evidence(
         probe=probe,
         report="",
     )
+
+
+def _parts(task: EvaluateTask, paths: Paths, facts: Facts, labels: Any, judged: Judged) -> dict[str, Any]:
+    """Measure what is asked for besides the metrics on all rows."""
+    target = labels[task.columns.target].reset_index(drop=True)
+    return {
+        "baselines": parts.baselines(target, task.columns, judged.challenger, facts.target),
+        "slices": parts.by_slice(task, labels, paths.features, judged.challenger, judged.champion),
+        "groups": parts.by_group(task, labels, paths.features, judged.challenger),
+        "measures": task.measures.hash,
+    }
 
 
 def _profiles(paths: Paths, task: EvaluateTask, labels: Any, predictions: Any) -> dict[str, Any]:

@@ -214,11 +214,11 @@ def encoding(target: Any, positive: Scalar | None, scored: list[str]) -> Encodin
     elif types.is_numeric_dtype(target):
         kind = "number"
     order = (lambda c: (float(c), c)) if kind == "number" else (lambda c: (0.0, c))
-    truth = sorted({_text(v, kind) for v in target.unique()}, key=order)
-    extra = sorted({_text(s, kind) for s in scored} - set(truth))
+    truth = sorted({text_of(v, kind) for v in target.unique()}, key=order)
+    extra = sorted({text_of(s, kind) for s in scored} - set(truth))
     classes = [*truth, *extra]
     if positive is not None:
-        named = _text(positive, kind)
+        named = text_of(positive, kind)
         classes += [] if named in classes else [named]
         return Encoding(tuple(classes), classes.index(named), kind)
     if len(truth) == 2:
@@ -236,8 +236,8 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _text(value: Any, kind: str) -> str:
-    """Write a class in one way, whatever type the model answers with."""
+def text_of(value: Any, kind: str) -> str:
+    """Write a class in one way, whatever type it comes in."""
     if isinstance(value, bool | np.bool_):
         return str(int(value)) if kind == "number" else str(bool(value))
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -272,22 +272,23 @@ def classes(target: Any, found: Predictions, by: Encoding) -> Classification:
     if missing.any():
         count, first = int(missing.sum()), int(missing.argmax())
         raise _invalid(f"{count} of {missing.size} predictions are missing; the first is in row {first}")
-    scores = {_text(name, by.kind): column for name, column in found.scores.items()}
+    scores = {text_of(name, by.kind): column for name, column in found.scores.items()}
     matrix: Floats | None = None
     if scores and len(by.classes) == 2 and len(scores) == 1:
         (name, column), *_ = scores.items()
         matrix = np.stack([column if c == name else 1 - column for c in by.classes], axis=1)
     elif scores:
         matrix = np.stack([scores.get(c, np.zeros(len(target))) for c in by.classes], axis=1)
-    return Classification(_codes(target, by), _codes(found.values, by), by.classes, by.positive, matrix)
+    return Classification(codes(target, by), codes(found.values, by), by.classes, by.positive, matrix)
 
 
-def _codes(column: Any, by: Encoding) -> Ints:
+def codes(column: Any, by: Encoding) -> Ints:
+    """Give the position of every row's class; -1 for one that is not among them."""
     import pandas as pd
 
     position = {c: i for i, c in enumerate(by.classes)}
     code, distinct = pd.factorize(column.astype(object))
-    of = np.array([position.get(_text(v, by.kind), -1) for v in distinct], dtype=np.int64)
+    of = np.array([position.get(text_of(v, by.kind), -1) for v in distinct], dtype=np.int64)
     return np.asarray(of[code])
 
 

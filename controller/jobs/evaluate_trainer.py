@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from controller.api.modelrevision import ScanEvidence
+from controller.api.reports import EvaluateTask
+from controller.jobs.evaluate_scans import read_scan
+
 METRICS_MAX_BYTES: Final = 1_048_576
 """Largest metrics.json that is read."""
 DATABASE_MAX_BYTES: Final = 256 * 2**20
@@ -50,6 +54,26 @@ def trainer_says(output: Path) -> Said:
     if _usable(path, METRICS_MAX_BYTES, said):
         _from_json(path, said)
     return said
+
+
+def left_by_training(task: EvaluateTask, output: Path, said: Said) -> dict[str, Any]:
+    """Say what the training left besides its model: its own numbers, and the reports that are asked for.
+
+    An evaluate-only Job has the model alone: there it is what was read when the model was trained.
+    """
+    known = task.known
+    if known is None:
+        trainer: dict[str, float] = {n.removeprefix(PREFIX): v for n, v in said.metrics.items()}
+        note = "; ".join(n for n in said.notes if n.startswith("metrics.json"))[:300]
+        scans = tuple(read_scan(output, path) for path in task.measures.scans)
+        return {"trainer": trainer, "trainer_note": note, "scans": scans}
+    lost = "it was not kept when the model was trained; train again to have it judged"
+    before = {s.path: s for s in known.scans}
+    return {
+        "trainer": known.trainer or {},
+        "trainer_note": known.trainer_note if known.trainer is not None else lost,
+        "scans": tuple(before.get(p, ScanEvidence(path=p, note=lost)) for p in task.measures.scans),
+    }
 
 
 def _usable(path: Path, limit: int, said: Said) -> bool:

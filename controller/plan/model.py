@@ -35,7 +35,7 @@ from controller.plan import gates, manifests, pinning, recall, rollout
 from controller.plan.actions import CreateRevision, Plan, RecordVerdict
 from controller.plan.observed import ModelSeen, SourceSeen
 from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
-from controller.plan.verdict import Cause, Refused, Unknown, worst
+from controller.plan.verdict import Cause, Refused, Unknown, deciding, passed_of, worst
 
 
 def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
@@ -81,7 +81,8 @@ def _towards_source(r: Round) -> ModelPlan:
         stage = "Stalled" if stalled else "Waiting"
         if not stalled:
             r.look_in(10.0)
-        return r.finish("False", source.reason, source.message, stage=stage, stalled=stalled)
+        kept = f". {r.champion.revision} keeps serving" if r.champion else ""
+        return r.finish("False", source.reason, f"{source.message}{kept}", stage=stage, stalled=stalled)
     wanted, pinned = pinning.pin(r.model, source, first=not r.seen.revisions)
     _note_source(r, source, wanted)
     if r.champion is not None and r.champion.revision == wanted:
@@ -202,8 +203,8 @@ def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
     judgement = judge_revision(r, revision)
     r.verdicts = judgement.verdicts
     r.set(judgement=judgement)
-    passed = sum(v.outcome == "Passed" for v in judgement.verdicts)
-    score = f"{passed} of {len(judgement.verdicts)} gates"
+    passed, total = passed_of(judgement.verdicts)
+    score = f"{passed} of {total} gates"
     if judgement.outcome != "Passed":
         return _refuse(r, revision, served, judgement)
     r.conditions.append((GATES_PASSED, "True", "Passed", f"{name} passed {score}"))
@@ -253,7 +254,7 @@ def judge_revision(r: Round, revision: ModelRevision) -> Judgement:
 
 def _refuse(r: Round, revision: ModelRevision, served: Served, judgement: Judgement) -> ModelPlan:
     name = revision.metadata.name
-    bad = [v for v in judgement.verdicts if v.outcome == judgement.outcome]
+    bad = [v for v in deciding(judgement.verdicts) if v.outcome == judgement.outcome]
     numbers = "; ".join(f"gate {v.gate}: {v.message}" for v in bad)
     kept = f" {r.champion.revision} keeps serving." if r.champion else " Nothing serves."
     current = r.status.challenger
@@ -326,12 +327,12 @@ def _gates_condition(r: Round, champion: Served) -> Wanted:
     entry = r.ledger.admitted.get(champion.revision) if r.ledger else None
     if entry is None:
         return (GATES_PASSED, "Unknown", "LedgerUnknown", "the ledger cannot be read just now")
-    passed = sum(v.outcome == "Passed" for v in entry.gates)
+    passed, total = passed_of(entry.gates)
     return (
         GATES_PASSED,
         "True",
         "Passed",
-        f"{champion.revision} passed {passed} of {len(entry.gates)} gates at {entry.at}",
+        f"{champion.revision} passed {passed} of {total} gates at {entry.at}",
     )
 
 
@@ -343,7 +344,7 @@ def _champion_status(r: Round) -> ServedRevision | None:
         return r.status.champion
     entry = r.ledger.admitted.get(champion.revision)
     found = r.seen.revisions.get(champion.revision)
-    passed = f"{sum(v.outcome == 'Passed' for v in entry.gates)}/{len(entry.gates)}" if entry else ""
+    passed = "{}/{}".format(*passed_of(entry.gates)) if entry else ""
     return ServedRevision(
         revision=champion.revision,
         version=champion.version,

@@ -30,7 +30,7 @@ from controller.plan import tasks
 from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
-from controller.plan.pinning import checks_hash
+from controller.plan.pinning import checks_hash, measures
 from controller.plan.verdict import Cause, Refused, Unknown
 
 ATTEMPTS_KEPT: Final = 10
@@ -224,6 +224,8 @@ def _outdated(seen: RevisionSeen, status: ModelRevisionStatus) -> Cause | None:
         return Cause("ChampionChanged", f"the evidence does not compare with the champion of now, {name}")
     if evidence.checks_hash != checks_hash(model.spec):
         return Cause("ChecksChanged", "the data checks have changed since the evidence was made")
+    if evidence.trainer is None or evidence.measures != measures(model.spec).hash:
+        return Cause("MoreAsked", "the gates ask for what was not measured yet")
     return None
 
 
