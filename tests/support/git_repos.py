@@ -14,7 +14,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -73,7 +73,7 @@ class Scratch:
         """Write any object, malformed ones included."""
         return self.git("hash-object", "-w", "-t", kind, "--literally", "--stdin", stdin=data)
 
-    def tree(self, files: dict[str, bytes | tuple[str, bytes]]) -> str:
+    def tree(self, files: Mapping[str, bytes | tuple[str, bytes]]) -> str:
         """Write a tree from {path: bytes or (mode, bytes)}; mode 160000 takes a commit id in hex as bytes."""
         here: list[bytes] = []
         below: dict[str, dict[str, bytes | tuple[str, bytes]]] = {}
@@ -94,7 +94,7 @@ class Scratch:
 
     def commit(
         self,
-        files: dict[str, bytes | tuple[str, bytes]],
+        files: Mapping[str, bytes | tuple[str, bytes]],
         *,
         branch: str = "main",
         message: str = "Train",

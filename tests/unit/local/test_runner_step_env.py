@@ -1,4 +1,4 @@
-"""What only our own steps are told: where the mirrors are stays unknown to a container that runs the user's code."""
+"""What only our own steps are told: a container that runs the user's code never learns where the mirrors are."""
 
 from __future__ import annotations
 

@@ -143,8 +143,15 @@ def revision():
 
 def test_no_path_of_the_pod_is_left_in_a_training_job_that_the_controller_makes():
     parsed, owner = revision()
-    options = {"attempt": 1, "deadline_s": 60, "with_champion": True, "checks": "sha256:1"}
-    job = training_job(parsed, owner, tracking_uri="http://127.0.0.1:5000", **options)
+    job = training_job(
+        parsed,
+        owner,
+        attempt=1,
+        deadline_s=60,
+        tracking_uri="http://127.0.0.1:5000",
+        with_champion=True,
+        checks="sha256:1",
+    )
     tasks = {f"{step}.json": "{}" for step in ("fetch", "predict-champion", "predict", "evaluate")}
     plan = plan_pod(
         job["spec"]["template"],

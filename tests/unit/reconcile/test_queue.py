@@ -27,7 +27,8 @@ def run(
 
 
 def test_a_key_is_never_worked_on_twice_at_once_and_changes_meanwhile_are_not_lost() -> None:
-    active, most, done = 0, 0, []
+    active, most = 0, 0
+    done: list[Key] = []
     release = asyncio.Event()
     again = asyncio.Event()
 
