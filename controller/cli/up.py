@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from controller.api.meta import (
 from controller.api.validation import check_text
 from controller.clients.errors import ClientError
 from controller.local.session import Places, allow_roots, places, prepare
+from controller.local.session import git_roots as git_roots_of
 
 if TYPE_CHECKING:
     from controller.local.up import LocalMode
@@ -55,7 +56,7 @@ def up(
     url = _local_url(repo, roots)
     allow_roots(where, roots)
     manifests = _read(files)
-    if manifests is None:
+    if manifests is None or not _may_read(manifests, git_roots_of(where)):
         return NOT_SETTLED
     if url is not None:
         manifests.append(_repository(url, branch, path, interval))
@@ -94,6 +95,26 @@ def _read(files: list[Path]) -> list[Manifest] | None:
         wrong += len(checked.problems)
         found += [d.manifest for d in checked.documents]
     return None if wrong else found
+
+
+def _may_read(manifests: list[Manifest], roots: Sequence[Path]) -> bool:
+    """Tell whether all local repositories that files name are allowed; says how to allow one that is not."""
+    urls = {
+        f"{m['kind']} {m['metadata']['name']}": m["spec"].get("source", m["spec"]).get("url", "")
+        for m in manifests
+    }
+    outside = {
+        name: Path(url.removeprefix("file://"))
+        for name, url in urls.items()
+        if url.startswith("file://")
+        and not any(Path(url.removeprefix("file://")).resolve().is_relative_to(root) for root in roots)
+    }
+    for name, path in outside.items():
+        print(
+            f"error: {name} follows file://{path}, which no --git-root allows; add --git-root {path}",
+            file=sys.stderr,
+        )
+    return not outside
 
 
 def _repository(url: str, branch: str, path: str, interval: str) -> Manifest:
