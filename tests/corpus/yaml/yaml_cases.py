@@ -1,7 +1,7 @@
 """Files as people get them wrong, by the row of the bad-input table that they belong to.
 
 Rows of kinds and fields that this Mainspring has not: Y32 (image policy), Y33 (resources), Y34 (pod template),
-Y35 (secretRef), Y36 (schedule), Y38 (CEL gates), Y41 (fairness), Y42 to Y44 (DriftPolicy, retrain).  Rows about
+Y35 (secretRef), Y36 (schedule), Y42 to Y44 (DriftPolicy, retrain).  Rows about
 the controller and not about a file: Y26, Y39, Y45, Y49 to Y52, Y54.  Y06 to Y09 are timed beside the table.
 """
 
@@ -51,6 +51,11 @@ def tr(lines: str) -> bytes:
 def sp(lines: str) -> bytes:
     """Put lines into `spec`."""
     return changed(("spec:\n", f"spec:\n{lines}"))
+
+
+def gate(*lines: str) -> bytes:
+    """Say something else in the one gate."""
+    return changed(("      metric: f1\n      min: 0.85\n", "".join(f"      {line.rstrip()}\n" for line in lines)))
 
 
 HEAD = BASE.partition("spec:")[0].encode()
@@ -150,7 +155,35 @@ CASES: dict[str, bytes] = {
     },
     "Y40-same": changed(("      min: 0.85", "      min: 0.85\n    - {name: good, metric: f1, max: 1}")),
     "Y40-above": changed(("min: 0.85", "min: 0.85\n      max: 0.5")),
+    "Y38-syntax": gate("cel: metrics.f1 >"),
+    "Y38-unknown-function": gate("cel: sqrt(metrics.f1) > 0.1"),
+    "Y38-unknown-metric": gate("cel: metrics.recal > 0.1"),
+    "Y38-type": gate("""cel: "'a' > 1" """),
+    "Y38-number": gate("cel: 1 + 1"),
+    "Y38-nested": gate(f"cel: {'(' * 60}true{')' * 60}"),
+    "Y38-long": gate(f"cel: {'true && ' * 13_000}true"),
+    "Y38-with-metric": gate("metric: f1", "cel: metrics.f1 > 0.8"),
+    "Y38-right": gate("cel: metrics.f1 >= 0.8 && data.holdout.rows >= 2000"),
+    "Y39-unknown-metric": gate("metric: f2", "min: 0.8"),
+    "Y39-of-the-trainer-without-direction": gate("metric: churn_score", "from: Trainer", "min: 0.8"),
+    "Y39-of-the-trainer-on-the-wrong-side": gate(
+        "metric: churn_score", "from: Trainer", "direction: Higher", "max: 0.8"
+    ),
+    "Y39-of-the-trainer": gate("metric: churn_score", "from: Trainer", "direction: Higher", "min: 0.8"),
     "Y40-empty": changed(("      min: 0.85\n", "")),
+    "Y40-minRows-alone": gate("metric: f1", "min: 0.8", "minRows: 10"),
+    "Y40-slices-empty": gate("metric: f1", "min: 0.8", "slices: []"),
+    "Y40-slices-of-a-probe": gate("probe: {p95: 40ms}", "slices: [country]"),
+    "Y40-margin-alone": gate("metric: f1", "min: 0.8", "margin: 0.1"),
+    "Y40-baseline-of-numbers": gate("metric: f1", "baseline: {dummy: Mean}"),
+    "Y40-baseline": gate("metric: f1", "baseline: {dummy: MostFrequent}", "margin: 0.1", "mode: Absolute"),
+    "Y40-report-outside": gate("report: {path: ../scan.sarif, maxSeverity: Medium}"),
+    "Y40-report-severity": gate("report: {path: scan.sarif, maxSeverity: Severe}"),
+    "Y40-report": gate("report: {path: scan.sarif, maxSeverity: Medium}", "dryRun: true"),
+    "Y41-unknown-measure": gate("fairness: EqualizedOddsDiference", "by: gender", "max: 0.1"),
+    "Y41-without-column": gate("fairness: EqualizedOddsDifference", "max: 0.1"),
+    "Y41-wrong-side": gate("fairness: EqualizedOddsRatio", "by: gender", "max: 0.1"),
+    "Y41-right": gate("fairness: EqualizedOddsDifference", "by: gender", "max: 0.1", "minRows: 300"),
     "Y46-future": changed(("v1alpha1", "v2")),
     "Y46-kind": changed(("kind: ModelSpec", "kind: ModelSpce")),
     "Y46-group": changed(("mainspring.dev", "mainsprng.dev")),
