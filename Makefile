@@ -43,6 +43,10 @@ operator-env: $(READY) ## Make .venv-operator: the operator's lock and our wheel
 unit: $(READY) ## The fast tests only
 	$(BIN)/python -m pytest tests/unit $(TESTFLAGS)
 
+.PHONY: crash
+crash: $(READY) ## Kill the controller at every write of a story; hours. CRASH="--shard 1/4 --minutes 30"
+	$(BIN)/python -m tests.crash.crash_enumeration $(CRASH)
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code
 	$(BIN)/ruff format .
