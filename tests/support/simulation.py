@@ -470,6 +470,13 @@ def report_of(revision: str, fetch: dict[str, Any], evaluate: dict[str, Any], gi
             "trainingRows": 6916,
             "metrics": [metric],
             "probe": {"requests": 200, "p50Ms": 2.0, "p95Ms": 4.0, "p99Ms": 6.0},
+            "trainer": {"rmse": rmse / 2},
+            "baselines": [{"dummy": "Mean", "values": {"rmse": 150.0}}],
+            "slices": [
+                {**asked, "table": [{"value": "weekend", "rows": 500, "metric": rmse + 10}]}
+                for asked in evaluate.get("measures", {}).get("slices", [])
+            ],
+            "measures": evaluate.get("measures", {}).get("hash", ""),
             "report": "",
         },
     }
