@@ -43,7 +43,7 @@ def judge_step(
     where = f"canary {challenger.weight}% of {challenger.revision}"
     total = (now - parse_timestamp(challenger.started_at)).total_seconds()
     late = total > canary.progress_deadline_seconds
-    deadline = f"the rollout has taken longer than {canary.progress_deadline_seconds}s"
+    deadline = f"the rollout has taken longer than {human_seconds(canary.progress_deadline_seconds)}"
     if isinstance(traffic, Unknown) or ready == 0:
         problem = traffic.message if isinstance(traffic, Unknown) else "no server of the challenger is ready"
         if late:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from controller.api.base import dump
 from controller.api.conditions import (
@@ -70,12 +70,29 @@ def _with_error(wanted: tuple[Wanted, ...], outcome: Outcome) -> tuple[Wanted, .
     if isinstance(outcome.failed, SetAlias):
         text = redact(f"alias {outcome.failed.alias}: {error.message}")
         return (*(c for c in wanted if c[0] != DEGRADED), (DEGRADED, "True", "AliasNotSet", text))
-    message = redact(f"{type(outcome.failed).__name__}: {error.message}")
+    doing = _DOING.get(type(outcome.failed).__name__, "the next step")
+    decided = next((message for type_, _, _, message in wanted if type_ == READY), "").rstrip(".")
+    text = redact(f"{decided}. But {doing} failed: {error.message}".removeprefix(". But "))
     denied = isinstance(error, Denied)
     kind, reason = (STALLED, error.reason) if denied else (RECONCILING, "ProgressingWithRetry")
-    text = message if denied else f"{error.reason}: {message}; it is tried again"
+    if not denied and "it is tried again" not in text:
+        text = f"{text}; it is tried again"
     rest = tuple(c for c in wanted if c[0] not in (READY, RECONCILING, STALLED))
     return ((READY, "False", reason, text), (kind, "True", reason, text), *rest)
+
+
+_DOING: Final = {
+    "CreateRevision": "creating the revision",
+    "StartTraining": "starting the Job",
+    "CloseRun": "closing the MLflow run",
+    "RegisterVersion": "registering the version",
+    "RecordVerdict": "writing the decision into the ledger",
+    "ApplyManifest": "applying the servers",
+    "SetWeights": "setting the route",
+    "DeleteManifest": "deleting what is not needed any more",
+    "ApplyModelSpec": "applying the ModelSpec",
+}
+"""What each action is called in a sentence."""
 
 
 async def _write(world: World, manifest: Manifest, status: Manifest) -> None:
