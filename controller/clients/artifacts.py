@@ -24,10 +24,17 @@ PATH_MAX: Final = 255
 """Longest path inside an artifact, in bytes."""
 CODE: Final = "code"
 """Directory beside a model file with the Python modules that it needs."""
-SINGLE_FILES: Final = ("model.skops", "model.joblib")
-"""Names of a model that is one file."""
+Format = Literal["mlflow", "skops", "joblib", "onnx", "xgboost", "lightgbm"]
 
-Format = Literal["mlflow", "skops", "joblib"]
+SINGLE_FILES: Final[dict[str, Format]] = {
+    "model.skops": "skops",
+    "model.joblib": "joblib",
+    "model.onnx": "onnx",
+    "model.ubj": "xgboost",
+    "model.json": "xgboost",
+    "model.txt": "lightgbm",
+}
+"""Names of a model that is one file → how it is written."""
 
 _CHUNK: Final = 1 << 20
 
@@ -112,8 +119,8 @@ def snapshot(root: Path, into: Path | None, files: Iterable[str] | None = None) 
 def locate(output: Path) -> Located:
     """Find the one model in what a training left, or in a downloaded artifact.
 
-    An artifact directory, `model/` in MLflow format (or with one model file), or a single `model.skops` or
-    `model.joblib`.  Modules in `code/` beside a single file belong to it; other files do not.
+    An artifact directory, `model/` in MLflow format (or with one model file), or one of SINGLE_FILES.  Modules in
+    `code/` beside a single file belong to it; other files do not.
 
     Raises:
         NotFound: ModelMissing, listing what is there instead.
@@ -122,7 +129,8 @@ def locate(output: Path) -> Located:
     found = [(base, marker) for base in (output, output / "model") for marker in _markers(base)]
     if not found:
         raise NotFound(
-            f"no model was left: expected model/MLmodel, {' or '.join(SINGLE_FILES)}; there is {_listing(output)}",
+            f"no model was left: expected model/MLmodel, {', '.join(SINGLE_FILES)} in MAINSPRING_OUTPUT; "
+            f"there is {_listing(output)}",
             reason="ModelMissing",
         )
     if len(found) > 1:
@@ -131,7 +139,7 @@ def locate(output: Path) -> Located:
     root, marker = found[0]
     if marker == "MLmodel":
         return Located(root, list_files(root), "mlflow")
-    plain: Format = "skops" if marker == "model.skops" else "joblib"
+    plain = SINGLE_FILES[marker]
     if root != output:
         return Located(root, list_files(root), plain)
     code = [f"{CODE}/{name}" for name in list_files(root / CODE)] if (root / CODE).is_dir() else []

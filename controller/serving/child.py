@@ -81,7 +81,7 @@ def running(model: Path, kind: str, deadline_s: float, command: Sequence[str] | 
 
     Args:
         model: directory of verified files.
-        kind: mlflow, skops or joblib.
+        kind: how it is written, one of `artifacts.Format`.
         deadline_s: seconds for everything that is asked.
         command: another program than our worker.
     """

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from controller.clients.errors import Denied
 from controller.serving import values
+from controller.serving.formats.native import Native
 from controller.serving.values import Scalar
 
 _SHOWN: Final = 10
@@ -31,10 +32,10 @@ class Predictor:
         features: how many features it was fitted with; None when it does not say.
         kinds: `number`, `string` or `boolean` by column, where known.
         example: a request body that came with the model, for the first prediction; None when none came.
-        format: mlflow, skops or joblib.
+        format: mlflow, skops, joblib, onnx, xgboost or lightgbm.
         packages: versions that the artifact states.
-        parallel: True where several threads may predict at once: estimators of scikit-learn do not change when
-            they predict; of others nobody knows, so they get one thread.
+        parallel: True where several threads may predict at once: estimators of scikit-learn and sessions of ONNX
+            Runtime do not change when they predict; of others nobody knows, so they get one thread.
     """
 
     def __init__(
@@ -48,14 +49,15 @@ class Predictor:
         example: bytes | None = None,
     ) -> None:
         self._model = model
-        fitted = getattr(model, "feature_names_in_", None)
+        native = model if isinstance(model, Native) else None
+        fitted = native.columns if native else getattr(model, "feature_names_in_", None)
         self.columns: tuple[str, ...] | None = named if fitted is None else tuple(str(c) for c in fitted)
         self.features: int | None = len(self.columns) if self.columns else _count(model)
-        self.kinds: dict[str, str] = dict(kinds or {})
+        self.kinds: dict[str, str] = {**(native.kinds if native else {}), **(kinds or {})}
         self.format = kind
         self.packages: dict[str, str] = dict(packages or {})
         self.example = example
-        self.parallel = _only_sklearn(model)
+        self.parallel = native.parallel if native else _only_sklearn(model)
 
     def predict(self, frame: Any) -> list[Scalar]:
         """Predict one plain value for each row of a DataFrame.
@@ -75,15 +77,11 @@ class Predictor:
         Raises:
             As `predict`.
         """
-        try:
-            classes, predict_proba = self._model.classes_, self._model.predict_proba
-        except AttributeError:
-            return None
         rows = self._rows(frame)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            answer = predict_proba(rows)
-        return values.checked_scores(list(classes), answer, len(rows))
+            found = _probabilities(self._model, rows)
+        return None if found is None else values.checked_scores(list(found[0]), found[1], len(rows))
 
     def synthetic_row(self) -> list[Any]:
         """Make up a row: zeros, but a category that an encoder inside the model knows where there is one."""
@@ -97,6 +95,16 @@ class Predictor:
         if missing := [c for c in self.columns if c not in frame.columns]:
             raise ColumnsMissing(missing_text(missing, len(self.columns)))
         return frame[list(self.columns)]
+
+
+def _probabilities(model: Any, rows: Any) -> tuple[Any, Any] | None:
+    if isinstance(model, Native):
+        return model.probabilities(rows)
+    try:
+        classes, predict_proba = model.classes_, model.predict_proba
+    except AttributeError:
+        return None
+    return classes, predict_proba(rows)
 
 
 def missing_text(missing: list[str], needed: int) -> str:
@@ -120,7 +128,7 @@ def _categories(model: Any) -> dict[str, Any]:
 
 
 def _count(model: Any) -> int | None:
-    count = getattr(model, "n_features_in_", None)
+    count = model.features if isinstance(model, Native) else getattr(model, "n_features_in_", None)
     return int(count) if count is not None else None
 
 

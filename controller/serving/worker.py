@@ -12,8 +12,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from controller.clients.artifacts import Format
 from controller.clients.errors import Denied
 from controller.serving import frames, invocations, loader
 from controller.serving.predictor import ColumnsMissing, Predictor
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Answer frames until the parent closes the pipe; returns 0."""
     parser = argparse.ArgumentParser(prog="controller.serving.worker")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--format", choices=("mlflow", "skops", "joblib"), required=True)
+    parser.add_argument("--format", choices=get_args(Format), required=True)
     given = parser.parse_args(argv)
     answers = os.dup(1)
     os.dup2(2, 1)

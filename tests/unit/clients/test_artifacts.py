@@ -131,12 +131,12 @@ def test_an_mlflow_model_is_found_with_all_its_files(artifact: Path):
     assert found.files == ("MLmodel", "code/pkg/own.py", "model.pkl")
 
 
-@pytest.mark.parametrize("kind", ["skops", "joblib"])
-def test_a_single_file_is_found_without_what_else_the_training_left(tmp_path: Path, kind: str):
-    (tmp_path / f"model.{kind}").write_bytes(b"x")
+@pytest.mark.parametrize(("name", "kind"), artifacts.SINGLE_FILES.items(), ids=artifacts.SINGLE_FILES)
+def test_a_single_file_is_found_without_what_else_the_training_left(tmp_path: Path, name: str, kind: str):
+    (tmp_path / name).write_bytes(b"x")
     (tmp_path / "metrics.json").write_text("{}")
     found = artifacts.locate(tmp_path)
-    assert (found.root, found.files, found.format) == (tmp_path, (f"model.{kind}",), kind)
+    assert (found.root, found.files, found.format) == (tmp_path, (name,), kind)
 
 
 def test_modules_in_code_beside_a_single_file_belong_to_the_model(tmp_path: Path):
@@ -152,13 +152,14 @@ def test_a_downloaded_artifact_is_found_where_it_lies_and_below_model(tmp_path: 
 
 
 def test_no_model_says_what_is_there_instead(tmp_path: Path):
-    (tmp_path / "model.onnx").touch()
+    (tmp_path / "model.pkl").touch()
     with pytest.raises(
-        NotFound, match=r"expected model/MLmodel, model.skops or model.joblib; there is model.onnx"
+        NotFound,
+        match=r"expected model/MLmodel, model.skops, .*, model.txt in MAINSPRING_OUTPUT; there is model.pkl",
     ) as caught:
         artifacts.locate(tmp_path)
     assert caught.value.reason == "ModelMissing"
-    (tmp_path / "model.onnx").unlink()
+    (tmp_path / "model.pkl").unlink()
     with pytest.raises(NotFound, match="there is nothing"):
         artifacts.locate(tmp_path)
 

@@ -198,7 +198,8 @@ def test_the_step_ends_with_3_and_its_reason_for_wrong_input(features, tmp_path,
     assert predict.main([*arguments, "--out", f"{tmp_path}/out"]) == 3
     ended = Termination.model_validate_json(said.read_bytes())
     assert (ended.outcome, ended.reason) == ("Invalid", "ModelMissing")
-    assert "expected model/MLmodel, model.skops or model.joblib; there is nothing" in ended.message
+    assert "no model was left: expected model/MLmodel, model.skops, model.joblib" in ended.message
+    assert ended.message.endswith("there is nothing")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"v":2}', '{"surprise":1}', "[]"])
