@@ -82,7 +82,7 @@ def verdicts(title: str, judged: tuple[GateVerdict, ...]) -> list[str]:
     """Write how every gate judged."""
     if not judged:
         return []
-    rows = [(v.gate, v.outcome, v.message) for v in judged]
+    rows = [(v.gate, f"{v.outcome} (dry run)" if v.dry_run else v.outcome, v.message) for v in judged]
     return ["", title, *aligned(("GATE", "OUTCOME", "MESSAGE"), rows, indent="  ")]
 
 

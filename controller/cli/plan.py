@@ -174,7 +174,7 @@ async def _decide_model(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     from controller.cli.plan_steps import step_of
     from controller.plan.actions import CreateRevision, StartTraining
     from controller.plan.model import plan_model
-    from controller.plan.verdict import Unknown
+    from controller.plan.verdict import Unknown, worst
     from controller.reconcile import observe
 
     seen = await observe.model(world, key)
@@ -195,7 +195,7 @@ async def _decide_model(world: World, kube: ReadOnlyKube, key: Key) -> Answer:
     trains = wanted in seen.running or any(
         isinstance(a, CreateRevision | StartTraining) for a in (*plan.actions, *more)
     )
-    passed = bool(plan.verdicts) and all(v.outcome == "Passed" for v in plan.verdicts)
+    passed = bool(plan.verdicts) and worst(plan.verdicts) == "Passed"
     baseline, runtime = baseline_of(seen, seen.model), world.settings.runtime
     return Answer.of(
         key,

@@ -68,7 +68,9 @@ class Answer:
         out += [f"    then {line}" for line in self.then]
         out += [f"  {move}" for move in self.moves]
         if self.verdicts:
-            rows = [(v.gate, v.outcome, v.message) for v in self.verdicts]
+            rows = [
+                (v.gate, f"{v.outcome} (dry run)" if v.dry_run else v.outcome, v.message) for v in self.verdicts
+            ]
             out += aligned(("GATE", "OUTCOME", "MESSAGE"), rows, indent="    ")
         if not self.steps and self._word != "waiting":
             # The numbers of a refusal stand in the table of gates; they need not be read twice.

@@ -11,10 +11,10 @@ from typing import Any
 
 from controller.api.base import dump
 from controller.api.conditions import STALLED, find
-from controller.api.gates import Gate
 from controller.api.hashes import short
 from controller.api.kinds import ModelRevision, ModelSpec
 from controller.api.modelrevision import ModelRevisionSpec
+from controller.cli.gate_words import words
 from controller.plan import naming, pinning
 from controller.plan.gates import effective_gates
 from controller.plan.observed import ModelSeen, SourceSeen
@@ -168,22 +168,7 @@ def _serve(baseline: ModelRevision | None, runtime: str) -> Move | None:
 
 def gate_words(model: ModelSpec) -> list[str]:
     """Say in a few words what every gate asks, the default comparison included."""
-    return [_gate(g) for g in effective_gates(model.spec.gates)]
-
-
-def _gate(gate: Gate) -> str:
-    if gate.champion is not None:
-        rule = gate.champion
-        margin = f"{rule.margin:+.4g}" if rule.mode == "Absolute" else f"{rule.margin:+.2%}"
-        sure = f" at {rule.confidence:.0%} confidence" if rule.confidence else ""
-        return f"{gate.metric} against the champion >= {margin}{sure}"
-    if gate.probe is not None:
-        limits = [f"{n} <= {v}" for n in ("p50", "p95", "p99") if (v := getattr(gate.probe, n))]
-        size = [f"size <= {gate.probe.max_model_size}"] if gate.probe.max_model_size else []
-        return ", ".join([*limits, *size]) or gate.name
-    limits = [f">= {gate.min:g}"] if gate.min is not None else []
-    limits += [f"<= {gate.max:g}"] if gate.max is not None else []
-    return f"{gate.metric} {' and '.join(limits)}"
+    return [words(g) for g in effective_gates(model.spec.gates)]
 
 
 def canary_words(model: ModelSpec) -> str:
