@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,11 @@ HOST: Final = "127.0.0.1"
 START_S: Final = 90.0
 """Longest wait for the first answer: 6 s are normal, 12 s through the command line."""
 STOP_S: Final = 10.0
+PORT_S: Final = 2.0
+"""Longest wait for the port of last time."""
 _APP: Final = "mlflow.server.fastapi_app:app"
+_MARK, _PORT = "MAINSPRING_MLFLOW", "MAINSPRING_MLFLOW_PORT"
+"""By these in its environment a server is found that nobody noted."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -72,6 +76,8 @@ class MlflowServer:
             Unavailable: MlflowNotStarted: it ended or does not answer; the message has its last words.
         """
         end = time.monotonic() + deadline_s
+        if not self.running():
+            self._note_forgotten()
         if self.running():
             progress(f"MLflow runs already at {self.tracking_uri}")
             self._wait(progress, end)
@@ -147,6 +153,9 @@ class MlflowServer:
     def _port(self) -> int:
         """Return the port of last time if it is free, else a free one."""
         saved = int(self._read().get("port", 0))
+        if saved:
+            # Threads of a killed server hold the port a little longer; running Jobs know no other one.
+            _wait_until(lambda: _free(saved), PORT_S)
         port = saved if saved and _free(saved) else _free_port()
         self._write({"port": port})
         return port
@@ -158,6 +167,8 @@ class MlflowServer:
             # Scorers, gateways and their job runner execute code for whoever asks: not here.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "PYTHONUNBUFFERED": "1",
+            _MARK: str(self._file),
+            _PORT: str(self._read()["port"]),
             "MALLOC_ARENA_MAX": "2",
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "_MLFLOW_"))}
@@ -173,6 +184,13 @@ class MlflowServer:
             )
         saved = self._read()
         self._write({"port": saved["port"], "pid": self._process.pid, "identity": _identity(self._process.pid)})
+
+    def _note_forgotten(self) -> None:
+        """Note a server of ours whose starter was killed before it could: two must not share one database."""
+        for pid, env in _environments():
+            if env.get(_MARK) == str(self._file):
+                self._write({"port": int(env[_PORT]), "pid": pid, "identity": _identity(pid)})
+                return
 
     def _wait(self, progress: Callable[[str], None], end: float) -> None:
         """Wait until the database answers, too: the first request of all makes its tables."""
@@ -232,6 +250,16 @@ def _identity(pid: int) -> str:
     except OSError:
         return _identity_by_ps(pid)
     return "" if fields[0] in ("Z", "X") else f"{boot}/{fields[19]}"
+
+
+def _environments() -> Iterator[tuple[int, dict[str, str]]]:
+    """Read the environments of this user's leaders of sessions; none where there is no /proc."""
+    for entry in sorted(Path("/proc").glob("[0-9]*")):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            pid = int(entry.name)
+            pairs = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+            if os.getsid(pid) == pid:
+                yield pid, dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def _identity_by_ps(pid: int) -> str:

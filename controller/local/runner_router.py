@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ class RouterKeeper:
                 self.port = self._new_port()
                 self._remember()
                 plan = self._plan()
+            for draft in self._pod.path.parent.glob(".draft-*"):  # of a controller that was killed in `prepare`
+                shutil.rmtree(draft, ignore_errors=True)
             self._pod.prepare(plan)
         if seen is None or seen.state == "New":
             self._pod.start()

@@ -69,8 +69,8 @@ def places(state: Path, data: Path | None = None) -> Places:
     """
     state = state.absolute()
     noted = state / "data-directory"
-    if data is None and noted.exists():
-        data = Path(noted.read_text().strip())
+    if data is None and noted.exists() and (text := noted.read_text().strip()):
+        data = Path(text)
     if data is None:
         name = hashlib.sha256(str(state).encode()).hexdigest()[:10]
         base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -83,7 +83,14 @@ def prepare(where: Places) -> None:
     """Make both directories, for this user only, and note that they belong together."""
     for directory in (where.state, where.data):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (where.state / "data-directory").write_text(f"{where.data}\n")
+    note(where.state / "data-directory", f"{where.data}\n")
+
+
+def note(file: Path, text: str) -> None:
+    """Write a small file all at once: who is killed in it leaves the old text, never half of the new one."""
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(text)
+    fresh.replace(file)
 
 
 def runtime_digest() -> str:
@@ -118,7 +125,7 @@ def allow_roots(where: Places, roots: Sequence[Path]) -> None:
     """Add directories to those below which `file:` repositories may lie."""
     known = [str(r) for r in git_roots(where)]
     wanted = [*known, *(str(r.resolve()) for r in roots if str(r.resolve()) not in known)]
-    where.roots.write_text("".join(f"{r}\n" for r in wanted))
+    note(where.roots, "".join(f"{r}\n" for r in wanted))
 
 
 def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: str) -> World:

@@ -17,7 +17,7 @@ from typing import IO
 from controller.clients.errors import Denied
 from controller.local.mlflow_server import MlflowServer
 from controller.local.runner import Runner
-from controller.local.session import Places, git_roots, open_store, open_world, prepare
+from controller.local.session import Places, git_roots, note, open_store, open_world, prepare
 from controller.local.store import Store
 from controller.reconcile.controller import Controller
 from controller.reconcile.world import World
@@ -52,7 +52,7 @@ class LocalMode:
         progress("starting the MLflow server (its first start makes its database)")
         tracking_uri = await asyncio.to_thread(mlflow.start, progress)
         progress(f"MLflow is at {tracking_uri}")
-        (where.state / "tracking-uri").write_text(f"{tracking_uri}\n")
+        note(where.state / "tracking-uri", f"{tracking_uri}\n")
         roots = ":".join(str(r) for r in git_roots(where))
         env = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
         # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
@@ -60,7 +60,7 @@ class LocalMode:
         runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port)
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
-        (where.state / "router-url").write_text(f"{runner.router_url}\n")
+        note(where.state / "router-url", f"{runner.router_url}\n")
         return cls(where, store, world, runner, mlflow, lock, Controller(world))
 
     async def run(self, stop: asyncio.Event) -> None:
