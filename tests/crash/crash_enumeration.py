@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import json
 import random
+import re
 import shutil
 import sys
 import time
@@ -167,22 +169,24 @@ def all_points(writes: list[tuple[int, str, int]]) -> list[Point]:
     return points
 
 
-def enumerate_points(bench: Bench, shard: tuple[int, int], together: int, limit_s: float) -> None:
-    """Play this shard's runs, those that are not done yet, until time is up."""
+def enumerate_points(bench: Bench, shard: tuple[int, int], together: int, limit_s: float, only: str = "") -> None:
+    """Play this shard's runs, those that are not done yet, until time is up; `only` is searched in the points."""
     writes, expected = bench.clean()
-    mine = batches(all_points(writes), together)[shard[0] - 1 :: shard[1]]
-    file = bench.home / f"results-{shard[0]}-of-{shard[1]}-by-{together}.jsonl"
+    points = [p for p in all_points(writes) if re.search(only, f"{p[0]} {p[1]} {p[2]} {p[3]}")]
+    mine = batches(points, together)[shard[0] - 1 :: shard[1]]
+    label = f"-{hashlib.sha256(only.encode()).hexdigest()[:6]}" if only else ""
+    file = bench.home / f"results-{shard[0]}-of-{shard[1]}-by-{together}{label}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     left = [b for b in mine if [list(p) for p in b] not in [d["points"] for d in done]]
-    say(f"{len(writes)} writes, {2 * len(writes)} points; shard {shard[0]}/{shard[1]}: {len(left)} runs to go")
+    say(f"{len(writes)} writes, {len(points)} points; shard {shard[0]}/{shard[1]}: {len(left)} runs to go")
     again: list[Point] = []
     began = time.monotonic()
-    with bench.shared(f"{shard[0]}-of-{shard[1]}"):
+    with bench.shared(f"{shard[0]}-of-{shard[1]}{label}"):
         count = 0
         while left and time.monotonic() - began < limit_s:
             points = left.pop(0)
             count += 1
-            name = f"{shard[0]}-{len(done) + count}"
+            name = f"{shard[0]}-{len(done) + count}{label}"
             result = bench.check(name, points, expected)
             if result.wrong and len(points) > 1:
                 result.alone = find_culprits(bench, name, result.reached, expected)
@@ -253,12 +257,15 @@ def main() -> int:
     parser.add_argument("--shard", default="1/1", help="which part: 2/4 is the second of four")
     parser.add_argument("--together", type=int, default=5, help="crashes in each stage of one run; 1: alone")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no run after that long")
+    parser.add_argument(
+        "--only", default="", help="expression that a point must contain: '<stage> <write> <n> <moment>'"
+    )
     parser.add_argument("--summary", action="store_true", help="only print what was found so far")
     given = parser.parse_args()
     bench = Bench(given.dir)
     if not given.summary:
         number, _, count = given.shard.partition("/")
-        enumerate_points(bench, (int(number), int(count)), given.together, given.minutes * 60)
+        enumerate_points(bench, (int(number), int(count)), given.together, given.minutes * 60, given.only)
     return 1 if summary(bench) else 0
 
 

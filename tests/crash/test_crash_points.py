@@ -1,4 +1,4 @@
-"""The controller is killed by SIGKILL at writes that matter most, with real processes, and the story ends the same.
+"""Killed by SIGKILL at writes that matter most, with real processes, the story ends the same.
 
 Eight of the points that `make crash` enumerates; two runs of four, one in each stage.  The end is stated here in
 full, so that it says what "the same" means: each model trained once, registered once, recorded once, and served.
