@@ -28,7 +28,8 @@ def judge_scan(gate: Gate, rule: ScanReport, evidence: Evidence) -> GateVerdict:
     over = sum(found.counts.get(s, 0) for s in SEVERITIES[allowed:])
     source = f"{found.format} report {rule.path} that the training left"
     if over:
-        message = f"{over:,} {'finding' if over == 1 else 'findings'} above {rule.max_severity} in the {source}: {counts}"
+        what = "finding" if over == 1 else "findings"
+        message = f"{over:,} {what} above {rule.max_severity} in the {source}: {counts}"
         return judged(gate, "Failed", "SeverityExceeded", message)
     message = f"no finding above {rule.max_severity} in the {source}: {counts or 'none at all'}"
     return judged(gate, "Passed", "WithinLimits", message)

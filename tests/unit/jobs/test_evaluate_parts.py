@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from tests.unit.jobs.test_evaluate import ROWS, World
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Build a hold-out with two classes, by country and gender."""
-    world = World(tmp_path, monkeypatch)
+    world: Any = World(tmp_path, monkeypatch)
     rng = np.random.default_rng(3)
     world.target = pd.Series(np.where(rng.random(ROWS) < 0.4, "yes", "no"))
     world.country = pd.Series(rng.choice(["DE", "FR", "LU"], ROWS, p=[0.6, 0.38, 0.02]))
@@ -25,6 +26,7 @@ def world(tmp_path, monkeypatch):
     world.task |= {"holdout": {"by": "Random"}, "columns": {"target": "y"}}
     world.training = pd.Series(np.where(rng.random(1920) < 0.3, "yes", "no"))
     facts = target_facts(pd.DataFrame({"y": world.training}), "y", range(1920))
+    assert facts is not None
     world.fetched(target=facts.model_dump(by_alias=True))
     features = pd.DataFrame({"country": world.country, "gender": world.gender, "time": world.time.astype(str)})
     features.to_parquet(world.paths.features / "features.parquet")
@@ -62,6 +64,7 @@ def test_baselines_of_numbers_are_mean_and_median_of_the_training_labels(tmp_pat
     world = World(tmp_path, monkeypatch)
     training = pd.Series(np.random.default_rng(0).gamma(2, 50, 1920))
     facts = target_facts(pd.DataFrame({"y": training}), "y", range(1920))
+    assert facts is not None
     world.fetched(target=facts.model_dump(by_alias=True))
     world.predicted(world.noisy(5))
     assert world.run() == 0

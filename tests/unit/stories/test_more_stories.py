@@ -7,7 +7,7 @@ the requests are told again with a crash after every single write.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 A = "bikes-dd1196040a"
 BETTER = "bikes-f68bd5cd56"
 """Revisions of the first commit and of quality 50."""
-Story = Callable[[HardSimulation], Awaitable[None]]
+Story = Callable[[HardSimulation], Coroutine[Any, Any, None]]
 
 
 def canary_spec(**canary: Any) -> dict[str, Any]:
@@ -438,7 +438,7 @@ async def entries_are_removed(s: HardSimulation) -> None:
     files, tags = ledger_files(s)
     for store in (files, tags):
         for key in [k for k in store if "ledger" in k]:
-            del store[key]  # type: ignore[attr-defined]
+            del store[key]
     s.restart()
     await s.run(60)
     assert "had 4: entries were removed" in (await s.condition("Degraded"))["message"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -176,7 +176,7 @@ async def git_is_away(s: HardSimulation) -> None:
     assert await said(s) == ("GitTimeout", "git.example.com did not answer")
 
 
-STORIES: tuple[Callable[[HardSimulation], Awaitable[None]], ...] = (
+STORIES: tuple[Callable[[HardSimulation], Coroutine[Any, Any, None]], ...] = (
     a_new_file_and_a_changed_one,
     a_field_is_taken_out_of_a_file,
     a_removed_file,
@@ -194,7 +194,7 @@ STORIES: tuple[Callable[[HardSimulation], Awaitable[None]], ...] = (
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda f: f.__name__)
-def test_repository_story_ends_as_told(story: Callable[[HardSimulation], Awaitable[None]]) -> None:
+def test_repository_story_ends_as_told(story: Callable[[HardSimulation], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(story(HardSimulation()))
 
 
