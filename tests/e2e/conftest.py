@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import pytest
 from controller.local.mlflow_server import MlflowServer
 from tests.support.git_repos import Scratch
 from tests.support.local_mode import Local, fresh
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let fixtures clean up when a test run is told to stop: pytest does so after SIGINT only."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
