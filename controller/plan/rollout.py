@@ -189,6 +189,9 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     rule = r.model.spec.serving.canary
     if challenger.stage != "Canary":
         return _enter_step(r, target, challenger, _resumed_step(r, target), Cause("Admitted", "the canary begins"))
+    interrupted = not challenger.since
+    if interrupted:
+        challenger = challenger.model_copy(update={"since": r.stamp})
     step = judge_step(rule, challenger, r.seen.traffic, ready, r.now)
     why = Cause(step.reason, step.message)
     if step.do == "RollBack":
@@ -201,7 +204,7 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
         return _enter_step(r, target, challenger, at, Cause("StepsChanged", message))
     challenger = challenger.model_copy(update={"step": at})
     share = (r.seen.route or {}).get(target.deployment, 0)
-    if share < challenger.weight and r.champion is not None and is_ready(r, r.champion):
+    if interrupted or (share < challenger.weight and r.champion is not None and is_ready(r, r.champion)):
         message = f"it did not get its {challenger.weight}%; the step begins again"
         return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
     if step.do == "Next":
@@ -217,8 +220,11 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
 
 
 def _hold_without_servers(r: Round, challenger: ChallengerStatus, why: Cause) -> ModelPlan:
-    """Keep requests from servers that are gone; when they come back, the step begins again."""
-    r.set(challenger=challenger)
+    """Keep requests from servers that are gone; when they come back, the step begins again.
+
+    That it must is kept as a step without a beginning: the route alone would forget it in a crash.
+    """
+    r.set(challenger=challenger.model_copy(update={"since": ""}))
     settle_route(r, None, 0, why)
     r.look_in(1.0)
     limit = human_seconds(r.model.spec.serving.canary.progress_deadline_seconds)

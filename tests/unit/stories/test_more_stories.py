@@ -485,9 +485,6 @@ CRASHING = (
     mlflow_is_away_when_the_canary_breaks,
     servers_of_the_challenger_die_in_the_canary,
     gates_are_tightened_during_a_canary,
-    fewer_steps_during_a_canary,
-    a_rolled_back_revision_is_tried_again,
-    the_model_is_deleted_and_made_again,
 )
 
 
