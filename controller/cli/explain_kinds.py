@@ -6,6 +6,8 @@ why it was let through.  Pure: facts in, lines out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
 from controller.api.meta import ANNOTATION_SOURCE_FILE, LABEL_REPOSITORY
 from controller.api.modelrevision import Evidence
@@ -144,10 +146,39 @@ def _evidence(evidence: Evidence | None) -> list[str]:
         rows.append((metric.name, value, "" if metric.champion is None else f"{metric.champion:.6g}"))
     title = f"Measured on {evidence.holdout_rows:,} hold-out rows, {evidence.training_rows:,} training rows"
     out = ["", title, *aligned(("METRIC", "VALUE", "CHAMPION"), rows, indent="  ")]
+    out += _parts(evidence)
     if evidence.checks:
         checks = [(c.name, c.outcome, c.message) for c in evidence.checks]
         out += ["", "Data checks", *aligned(("CHECK", "OUTCOME", "MESSAGE"), checks, indent="  ")]
     return out
+
+
+def _parts(evidence: Evidence) -> list[str]:
+    """Write the tables by slice and by group, and what scanners found."""
+    out: list[str] = []
+    for table in evidence.slices:
+        rows = [
+            (s.value or "(missing)", f"{s.rows:,}", text.number(s.metric, s.note), text.number(s.champion))
+            for s in table.table
+        ]
+        out += _table(
+            f"{table.metric} by {table.column}", ("SLICE", "ROWS", "VALUE", "CHAMPION"), rows, table.note
+        )
+    for group in evidence.groups:
+        counts = [
+            (g.value or "(missing)", f"{g.rows:,}", f"{g.positive:,}", f"{g.selected:,}", f"{g.true_positive:,}")
+            for g in group.table
+        ]
+        heads = ("GROUP", "ROWS", "POSITIVE", "CALLED POSITIVE", "BOTH")
+        out += _table(f"Groups by {group.column}", heads, counts, group.note)
+    for scan in evidence.scans:
+        found = ", ".join(f"{n:,} {word}" for word, n in scan.counts.items()) or "none at all"
+        out += ["", f"Findings in {scan.path}: {scan.note or f'{found} ({scan.format}, {scan.sha256})'}"]
+    return out
+
+
+def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], note: str) -> list[str]:
+    return ["", f"{title}: {note}"] if note else ["", title, *aligned(heads, rows, indent="  ")]
 
 
 def _repository(facts: Facts, repository: ModelRepository) -> list[str]:

@@ -86,6 +86,11 @@ def verdicts(title: str, judged: tuple[GateVerdict, ...]) -> list[str]:
     return ["", title, *aligned(("GATE", "OUTCOME", "MESSAGE"), rows, indent="  ")]
 
 
+def number(value: float | None, note: str = "") -> str:
+    """Write a number, or why there is none."""
+    return note if value is None else f"{value:.6g}"
+
+
 def log_lines(facts: Facts) -> list[str]:
     """Write the last words of the step that failed."""
     if facts.log is None:

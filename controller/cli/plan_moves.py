@@ -91,7 +91,16 @@ def moves(
         wanted, pinned = pinning.pin(model, source, first=not seen.revisions)
         if (move := _inputs(seen, wanted, pinned, baseline)) is not None:
             found.append(move)
-    found += [m for m in (_gates(model, wanted, judged), _checks(model, baseline), _serve(baseline, runtime)) if m]
+    found += [
+        m
+        for m in (
+            _gates(model, wanted, judged),
+            _checks(model, baseline),
+            _measures(model, baseline),
+            _serve(baseline, runtime),
+        )
+        if m
+    ]
     return tuple(found)
 
 
@@ -155,6 +164,23 @@ def _checks(model: ModelSpec, baseline: ModelRevision | None) -> Move | None:
         return None
     means = "the data checks apply to the next training; nothing is trained because of them"
     return Move(hash="checks", before=short(evidence.checks_hash), after=short(now), fields=(), means=means)
+
+
+def _measures(model: ModelSpec, baseline: ModelRevision | None) -> Move | None:
+    """Say that gates ask for what the evidence has not; that they ask for less moves nothing."""
+    now = pinning.measures(model.spec)
+    evidence = baseline.status.evidence if baseline else None
+    if evidence is None or not now.hash or evidence.measures == now.hash:
+        return None
+    fields = (
+        *(f"{s.metric} by {s.column}" for s in now.slices),
+        *(f"groups of {g}" for g in now.groups),
+        *now.scans,
+    )
+    means = "gates ask for what was not measured: what is not admitted yet is measured again; nothing is trained"
+    return Move(
+        hash="evidence", before=short(evidence.measures), after=short(now.hash), fields=fields, means=means
+    )
 
 
 def _serve(baseline: ModelRevision | None, runtime: str) -> Move | None:

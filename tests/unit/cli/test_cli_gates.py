@@ -196,6 +196,27 @@ def test_a_link_that_leads_nowhere_is_told(told, target, code, words):
     assert (answer.code, words in answer.err) == (code, True), answer.err
 
 
+def test_the_tables_behind_slices_are_kept_and_shown(tmp_path):
+    async def story(s: Simulation) -> None:
+        s.git.commit("Predict bikes", {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2"})
+        rule = {"name": "g", "metric": "rmse", "max": 150, "slices": ["weekday"]}
+        await s.store.apply(model(gates=[rule]))
+        await s.run(60)
+
+    tell(tmp_path, story)
+    words = [" ".join(line.split()) for line in mainspring(tmp_path, "explain", f"modelrevision/{FIRST}").lines]
+    start = words.index("rmse by weekday")
+    assert words[start + 1 : start + 3] == ["SLICE ROWS VALUE CHAMPION", "weekend 500 70"]
+
+
+def test_a_plan_says_that_more_is_asked_than_was_measured(told, tmp_path):
+    rule = {"name": "g", "metric": "rmse", "max": 150, "slices": ["weekday"]}
+    file = tmp_path / "model.yaml"
+    file.write_text(json.dumps(model(gates=[rule])))
+    answer = mainspring(told, "plan", "-f", str(file))
+    assert "(rmse by weekday): gates ask for what was not measured" in answer.out
+
+
 def test_looking_back_writes_nothing(told):
     before = snapshot(told)
     for verb in (("gates", "bikes"), ("compare", FIRST, WORSE), ("trace", "modelspec/bikes")):
