@@ -24,6 +24,8 @@ PATH_MAX: Final = 255
 """Longest path inside an artifact, in bytes."""
 CODE: Final = "code"
 """Directory beside a model file with the Python modules that it needs."""
+CODE_PATHS: Final = "paths.json"
+"""In CODE: JSON list of the directories below it that modules are imported from, besides CODE itself."""
 Format = Literal["mlflow", "skops", "joblib", "onnx", "xgboost", "lightgbm"]
 
 SINGLE_FILES: Final[dict[str, Format]] = {
@@ -116,6 +118,31 @@ def snapshot(root: Path, into: Path | None, files: Iterable[str] | None = None) 
     return tuple(out)
 
 
+def assemble(located: Located, code: Path | None, into: Path | None) -> tuple[FileDigest, ...]:
+    """Copy and hash a model that a training left, as `snapshot`; `into` None: hash only.
+
+    A joblib file is a pickle, which names classes and does not hold them.  So where the training left no modules
+    of its own in `code/` beside it, the repository's go there.
+
+    Args:
+        located: the model.
+        code: the Python files of the commit as `fetch` put them aside, where no training could change them; None
+            or without a file: none.
+        into: an empty directory.
+
+    Raises:
+        Denied: ArtifactRefused. NotFound: ModelMissing.
+    """
+    files = snapshot(located.root, into, located.files)
+    if located.format != "joblib" or code is None or not code.is_dir():
+        return files
+    if any(f.path.startswith(f"{CODE}/") for f in files):
+        return files
+    more = snapshot(code, None if into is None else into / CODE)
+    moved = (FileDigest(f"{CODE}/{f.path}", f.size, f.sha256) for f in more)
+    return tuple(sorted((*files, *moved), key=lambda f: f.path.encode()))
+
+
 def locate(output: Path) -> Located:
     """Find the one model in what a training left, or in a downloaded artifact.
 
@@ -182,7 +209,7 @@ def _checked(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Sort names, and refuse those that mean another file on another system or leave the directory."""
     seen: dict[str, str] = {}
     for name in names:
-        if problem := _name_problem(name):
+        if problem := name_problem(name):
             raise _refused(f"{name!r:.100}: {problem}")
         if (twin := seen.get(name.casefold())) is not None:
             raise _refused(f"{twin!r} and {name!r} differ in case only")
@@ -196,7 +223,8 @@ def _checked(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(seen.values(), key=str.encode))
 
 
-def _name_problem(name: str) -> str:
+def name_problem(name: str) -> str:
+    """Say why a path cannot belong to an artifact; empty when it can."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

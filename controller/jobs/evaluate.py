@@ -48,6 +48,7 @@ class Paths:
     output: Path = Path(reports.OUTPUT)
     predictions: Path = Path(reports.PREDICTIONS)
     predictions_champion: Path = Path(reports.PREDICTIONS_CHAMPION)
+    code: Path = Path(reports.CODE)
 
 
 class Runs(Protocol):
@@ -95,7 +96,7 @@ async def evaluate(task: EvaluateTask, paths: Paths, runs: Runs) -> Termination:
     with tempfile.TemporaryDirectory() as scratch:
         # What is uploaded is this copy, hashed while it was made: nothing can change in between.
         kept = Path(scratch)
-        manifest = artifacts.snapshot(located.root, kept, located.files)
+        manifest = artifacts.assemble(located, paths.code, kept)
         artifact = _artifact(task, manifest, located.format, found.facts)
         report = Report(
             revision=task.revision,
@@ -328,10 +329,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("output", reports.OUTPUT),
         ("predictions", reports.PREDICTIONS),
         ("predictions-champion", reports.PREDICTIONS_CHAMPION),
+        ("code", reports.CODE),
     ):
         parser.add_argument(f"--{name}", type=Path, default=Path(value))
     given = parser.parse_args(arguments)
-    paths = Paths(given.labels, given.features, given.output, given.predictions, given.predictions_champion)
+    paths = Paths(
+        given.labels, given.features, given.output, given.predictions, given.predictions_champion, given.code
+    )
     return run_step("evaluate", work(given.task, paths, _registry))
 
 

@@ -1,7 +1,7 @@
 """The step `fetch`: code, data, split, checks, and the champion's model, each by its digest.
 
     python -m controller.jobs.fetch --task FILE --work DIR --data DIR --inputs DIR --features DIR --labels DIR
-        [--champion DIR] [--output DIR] [--mirror DIR] [--allow-file-root DIR]… [--allow-host NAME]…
+        [--champion DIR] [--output DIR] [--code DIR] [--mirror DIR] [--allow-file-root DIR]… [--allow-host NAME]…
 
 The one step that sees all of the data.  What the training mounts (work, data, inputs) gets no row of the
 hold-out; what the models mount (features) gets no target.  facts.json is written also when a check failed.
@@ -29,6 +29,7 @@ from controller.clients.errors import Denied, NotFound
 from controller.clients.git_types import GitPolicy
 from controller.jobs import checks_builtin, entry, fetch_data, split, tables
 from controller.jobs.entry import TryAgain, WrongInput
+from controller.jobs.fetch_aside import put_aside
 from controller.jobs.fetch_code import check_copies, place_code
 from controller.jobs.fetch_data import Datasets, Got, Prepared
 from controller.jobs.fetch_world import Models, RealWorld, World
@@ -50,6 +51,7 @@ class Places:
     labels: Path
     champion: Path | None = None
     output: Path | None = None
+    code: Path | None = None
 
 
 async def fetch(task: FetchTask, places: Places, world: World, scratch: Path, now: datetime) -> Facts:
@@ -87,6 +89,8 @@ async def fetch(task: FetchTask, places: Places, world: World, scratch: Path, no
         await _model(world, task.champion.run, task.champion.digest, places.champion, "champion")
     if task.artifact is not None:
         await _model(world, task.artifact.run, task.artifact.digest, places.output, "output")
+    elif places.code is not None:
+        await put_aside(task, world, code, places.code)
     return facts
 
 
@@ -180,7 +184,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", type=Path, required=True)
     for name in ("work", "data", "inputs", "features", "labels"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("champion", "output"):
+    for name in ("champion", "output", "code"):
         parser.add_argument(f"--{name}", type=Path)
     env = os.environ
     mirrors, roots = env.get("MAINSPRING_MIRRORS"), env.get("MAINSPRING_GIT_FILE_ROOTS", "")
@@ -213,7 +217,14 @@ async def step(given: argparse.Namespace, models: Callable[[], Models] = registr
 
     task = entry.read_task(given.task, FetchTask)
     places = Places(
-        given.work, given.data, given.inputs, given.features, given.labels, given.champion, given.output
+        given.work,
+        given.data,
+        given.inputs,
+        given.features,
+        given.labels,
+        given.champion,
+        given.output,
+        given.code,
     )
     policy = GitPolicy(file_roots=tuple(given.allow_file_root), allowed_hosts=tuple(given.allow_host))
     with tempfile.TemporaryDirectory(prefix="mainspring-fetch-") as scratch:

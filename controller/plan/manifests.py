@@ -38,6 +38,7 @@ _MOUNTS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
         "work": (reports.WORK, False),
         "data": (reports.EXTRA_DATA, False),
         "inputs": (reports.INPUTS, False),
+        "code": (reports.CODE, False),
         "features": (reports.FEATURES, False),
         "labels": (reports.LABELS, False),
         "champion": (reports.CHAMPION, False),
@@ -56,12 +57,14 @@ _MOUNTS: Final[dict[str, dict[str, tuple[str, bool]]]] = {
     "predict": {
         "features": (reports.FEATURES, True),
         "output": (reports.OUTPUT, True),
+        "code": (reports.CODE, True),
         "predictions": (reports.PREDICTIONS, False),
     },
     "evaluate": {
         "labels": (reports.LABELS, True),
         "features": (reports.FEATURES, True),
         "output": (reports.OUTPUT, True),
+        "code": (reports.CODE, True),
         "predictions": (reports.PREDICTIONS, True),
         "predictions-champion": (reports.PREDICTIONS_CHAMPION, True),
     },
@@ -160,14 +163,17 @@ def _step(step: str, revision: ModelRevision, tracking_uri: str, evaluate_only: 
 _COMMANDS: Final[dict[str, list[str]]] = {
     "fetch": ["python", "-m", "controller.jobs.fetch", "--task", reports.TASK_FILE]
     + ["--work", reports.WORK, "--data", reports.EXTRA_DATA, "--inputs", reports.INPUTS]
-    + ["--features", reports.FEATURES, "--labels", reports.LABELS, "--champion", reports.CHAMPION],
+    + ["--features", reports.FEATURES, "--labels", reports.LABELS, "--champion", reports.CHAMPION]
+    + ["--code", reports.CODE],
     "predict-champion": ["python", "-m", "controller.serving.predict", "--task", reports.TASK_FILE]
     + ["--model", reports.CHAMPION, "--features", reports.FEATURES, "--out", reports.PREDICTIONS_CHAMPION],
     "predict": ["python", "-m", "controller.serving.predict", "--task", reports.TASK_FILE]
-    + ["--model", reports.OUTPUT, "--features", reports.FEATURES, "--out", reports.PREDICTIONS],
+    + ["--model", reports.OUTPUT, "--features", reports.FEATURES, "--out", reports.PREDICTIONS]
+    + ["--code", reports.CODE],
     "evaluate": ["python", "-m", "controller.jobs.evaluate", "--task", reports.TASK_FILE]
     + ["--labels", reports.LABELS, "--output", reports.OUTPUT, "--predictions", reports.PREDICTIONS]
-    + ["--predictions-champion", reports.PREDICTIONS_CHAMPION, "--features", reports.FEATURES],
+    + ["--predictions-champion", reports.PREDICTIONS_CHAMPION, "--features", reports.FEATURES]
+    + ["--code", reports.CODE],
 }
 
 

@@ -7,6 +7,7 @@ what is loaded.  Which reader a file gets is decided here and in `mlmodel.py`, n
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from controller.serving import mlmodel
 from controller.serving.formats import lightgbm_file, onnx_file, pickles, xgboost_file
 from controller.serving.mlmodel import Flavor
 from controller.serving.predictor import Predictor
+
+CODE_PATHS_MAX_BYTES: Final = 65_536
 
 _READERS: Final[dict[str, Callable[[Path, str], tuple[Any, str]]]] = {
     "onnx": onnx_file.read,
@@ -62,7 +65,7 @@ def load(root: Path, kind: Format) -> Predictor:
     flavor = mlmodel.read(root) if kind == "mlflow" else _plain(root, kind)
     if (code := root / artifacts.CODE).is_dir():
         # At the end, so that it replaces no module of ours or of a library.
-        sys.path.append(str(code))
+        sys.path.extend(_module_paths(code))
     path, packages = root / flavor.file, dict(flavor.packages)
     library, read = flavor.library, _READERS.get(flavor.reader)
     if read is not None:
@@ -82,6 +85,20 @@ def load(root: Path, kind: Format) -> Predictor:
         kinds=flavor.kinds,
         example=mlmodel.example(root) if kind == "mlflow" else None,
     )
+
+
+def _module_paths(code: Path) -> list[str]:
+    """List where modules are imported from: `code/`, and the directories of it that CODE_PATHS names."""
+    try:
+        named = json.loads((code / artifacts.CODE_PATHS).read_bytes()[:CODE_PATHS_MAX_BYTES])
+    except (OSError, ValueError, RecursionError):
+        named = []
+    inside = [
+        code / name
+        for name in (named if isinstance(named, list) else ())
+        if isinstance(name, str) and not artifacts.name_problem(name) and (code / name).is_dir()
+    ]
+    return [str(code), *map(str, inside)]
 
 
 def _plain(root: Path, kind: Format) -> Flavor:

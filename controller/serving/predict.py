@@ -40,12 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--code", type=Path, help="the repository's Python files, for a model that names them")
     parser.add_argument("--deadline-s", type=float, default=DEADLINE_S)
     given = parser.parse_args(argv)
 
     def work() -> None:
         task = read_task(given.task)
-        predict(task, given.model, given.features, given.out, deadline_s=given.deadline_s)
+        predict(task, given.model, given.features, given.out, code=given.code, deadline_s=given.deadline_s)
 
     return step.run("predict", work)
 
@@ -70,7 +71,13 @@ def read_task(path: Path) -> PredictTask:
 
 
 def predict(
-    task: PredictTask, model: Path, features: Path, out: Path, *, deadline_s: float = DEADLINE_S
+    task: PredictTask,
+    model: Path,
+    features: Path,
+    out: Path,
+    *,
+    code: Path | None = None,
+    deadline_s: float = DEADLINE_S,
 ) -> PredictFacts:
     """Do all of the step.
 
@@ -78,6 +85,7 @@ def predict(
         model: what a training left, or a downloaded artifact.
         features: directory with `features.parquet`.
         out: directory for what is found; written only when all of it was.
+        code: Python files that a model which was just trained may name.
 
     Raises:
         NotFound: ModelMissing, FeaturesMissing.
@@ -92,7 +100,7 @@ def predict(
     located = artifacts.locate(model)
     with tempfile.TemporaryDirectory(prefix="mainspring-predict-") as private:
         copy = Path(private) / "model"
-        digest = _verified(located, copy, task.digest)
+        digest = _verified(located, copy, task.digest, code)
         with running(copy, located.format, deadline_s) as child:
             loaded, _ = child.ask(frames.LOAD, b"", "ModelNotLoadable")
             table = _predictions(child, frame, scores=task.scores)
@@ -133,13 +141,13 @@ def quantiles(times: list[float]) -> tuple[float, float, float] | tuple[None, No
     return p50, p95, p99
 
 
-def _verified(located: Located, copy: Path, digest: str | None) -> str:
+def _verified(located: Located, copy: Path, digest: str | None, code: Path | None) -> str:
     """Copy the model's files, check them where a digest is known, and name the digest of the copy."""
     copy.mkdir(mode=0o700)
-    names = located.files if digest is None else None
-    files = artifacts.snapshot(located.root, copy, names)
-    if digest is not None:
-        artifacts.matched(files, digest)
+    if digest is None:
+        files = artifacts.assemble(located, code, copy)
+    else:
+        files = artifacts.matched(artifacts.snapshot(located.root, copy), digest)
     for entry in copy.rglob("*"):
         if entry.is_file():
             entry.chmod(0o400)

@@ -6,6 +6,7 @@ What a skops file may hold is decided here and never by the artifact.  Never cal
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -155,6 +156,12 @@ def _same_release(stated: str) -> None:
 def _explain(path: Path, error: Exception) -> str:
     if isinstance(error, zipfile.BadZipFile):
         return f"{path.name} is not a skops file"
+    if isinstance(error, AttributeError) and repr(sys.modules["__main__"]) in str(error):
+        said = str(error).partition(" on <module")[0][:120]
+        return (
+            f"{path.name} names a class of the script that was started ({said}), which no other program can "
+            "import: define it in a module of its own and import it there"
+        )
     if isinstance(error, ImportError | AttributeError):
         return (
             f"{path.name} cannot be loaded: {short(error)}; leave the modules that it needs in code/ beside it, "

@@ -314,9 +314,8 @@ def weights_elsewhere(place: str) -> bytes:
         entry = weights.external_data.add()
         entry.key, entry.value = key, value
     tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 2]) for n in ("x", "y")]
-    return model(
-        [helper.make_node("Add", ["x", "w"], ["y"])], tensors[:1], tensors[1:], [weights]
-    ).SerializeToString()
+    made = model([helper.make_node("Add", ["x", "w"], ["y"])], tensors[:1], tensors[1:], [weights])
+    return bytes(made.SerializeToString())
 
 
 UNREADABLE = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from controller.api.reports import PredictFacts, PredictTask, Termination
+from controller.clients import artifacts
 from controller.clients.errors import Denied
 from controller.serving import frames, predict
 from controller.serving.child import running
@@ -215,3 +217,57 @@ def test_quantiles_are_values_that_were_measured():
     assert predict.quantiles([float(n) for n in range(100, 0, -1)]) == (50.0, 95.0, 99.0)
     assert predict.quantiles([3.0]) == (3.0, 3.0, 3.0)
     assert predict.quantiles([]) == (None, None, None)
+
+
+SCRIPT = """
+import sys, joblib
+class Halves:
+    def predict(self, rows):
+        return [0.5] * len(rows)
+joblib.dump(Halves(), sys.argv[1])
+"""
+
+
+def test_a_class_of_the_script_that_was_started_is_refused_with_the_way_out(features, tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "output").mkdir()
+    target = str(tmp_path / "output" / "model.joblib")
+    subprocess.run([sys.executable, str(tmp_path / "train.py"), target], check=True)
+    with pytest.raises(
+        Denied, match=r"class of the script that was started .*'Halves'.*: define it in a module"
+    ) as caught:
+        predict.predict(PredictTask(), tmp_path / "output", features, tmp_path / "out")
+    assert caught.value.reason == "ModelNotLoadable"
+    assert str(tmp_path) not in caught.value.message
+
+
+def own_class(output: Path) -> None:
+    """Leave a joblib file that names a class of a module, without the module."""
+    output.mkdir()
+    (output / "model.joblib").write_bytes(b"cmine_of_git\nMine\n)\x81.")
+
+
+def test_the_modules_of_the_commit_belong_to_a_pickle_that_came_without(features, tmp_path):
+    own_class(tmp_path / "output")
+    code = tmp_path / "code"
+    (code / "src").mkdir(parents=True)
+    (code / "paths.json").write_text('["src", "../output", "/", 7, "nowhere"]')
+    (code / "src" / "mine_of_git.py").write_text(
+        "class Mine:\n    def predict(self, rows):\n        return [1.5] * len(rows)\n"
+    )
+    with pytest.raises(Denied, match="No module named 'mine_of_git'; leave the modules that it needs in code/"):
+        predict.predict(PredictTask(), tmp_path / "output", features, tmp_path / "without")
+    facts = predict.predict(PredictTask(), tmp_path / "output", features, tmp_path / "out", code=code)
+    located = artifacts.locate(tmp_path / "output")
+    assert facts.digest == artifacts.manifest_digest(artifacts.assemble(located, code, None))
+    assert facts.digest != artifacts.manifest_digest(artifacts.assemble(located, None, None))
+
+
+def test_modules_that_the_training_left_itself_are_not_mixed_with_those_of_the_commit(tmp_path):
+    own_class(tmp_path / "output")
+    (tmp_path / "output" / "code").mkdir()
+    (tmp_path / "output" / "code" / "mine.py").write_text("")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "other.py").write_text("")
+    files = artifacts.assemble(artifacts.locate(tmp_path / "output"), tmp_path / "code", None)
+    assert [f.path for f in files] == ["code/mine.py", "model.joblib"]
