@@ -33,7 +33,7 @@ def _between(low: str, high: str) -> Rule:
 
 
 _OF_COLUMN: Final = ("type", "maxNullFraction", "min", "max", "unique", "maxAge")
-_OF_TABLE: Final = ("schema", "minRows", "maxChange")
+_OF_TABLE: Final = ("schema", "minRows", "maxChange", "pandera")
 _CLASSIFICATION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Classification"])
 _REGRESSION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Regression"])
 
@@ -186,6 +186,9 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ModelRepositorySpec", "path"): (("self == '.' || (" + _path("self")[0] + ")", _path("")[1]),),
     ("ModelRepositorySpec", "interval"): (_between("1s", "86400s"),),
     ("ModelRepositorySpec", "timeout"): (_between("1s", "86400s"),),
+    ("Suite", "path"): (
+        (_path("self")[0] + " && self.matches('[.]ya?ml$')", _path("")[1] + ", and end in .yaml"),
+    ),
     ("EnvVar", "name"): (
         (
             f"!self.startsWith('MAINSPRING_') && !(self in {_quoted(sorted(FORBIDDEN_ENV))})",

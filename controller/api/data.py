@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api import git_rules
 from controller.api.base import Column, DigestStr, Duration, Name, Strict
@@ -88,13 +88,29 @@ class SchemaCheck(Strict):
     """Refuse: no column but those given and the target."""
 
 
+class Suite(Strict):
+    """Checks that are written in a file of the repository."""
+
+    path: RelativePath
+    """A pandera schema as YAML, with pandera's own checks only: it is read as data. The file must be among
+    `source.paths`, so that a change of it makes a new revision."""
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        problem = git_rules.path_problem(value)
+        if problem or not value.endswith((".yaml", ".yml")):
+            raise ValueError(problem or f"the path {git_rules.shown(value)} does not end in .yaml")
+        return value
+
+
 class Check(Strict):
     """One rule that the data must pass before anything is trained."""
 
     name: Name
     """Name of the check, unique in the list."""
     column: Column | None = None
-    """The column that is checked; `schema` and volume checks need none."""
+    """The column that is checked; `schema`, `pandera` and volume checks need none."""
     schema_: Annotated[SchemaCheck | None, Field(alias="schema")] = None
     """Which columns must be there."""
     type: Literal["Integer", "Number", "String", "Boolean", "Datetime"] | None = None
@@ -115,6 +131,8 @@ class Check(Strict):
     """Largest change of the number of rows against the champion's data, as a share: 0.5 is 50 %."""
     max_age: Duration | None = None
     """Oldest that the newest value of `column` (a time) may be when the data is pinned."""
+    pandera: Suite | None = None
+    """A pandera schema in the repository that the data must fit."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -127,7 +145,12 @@ class Check(Strict):
             "unique": self.unique,
             "maxAge": self.max_age,
         }
-        of_table = {"schema": self.schema_, "minRows": self.min_rows, "maxChange": self.max_change}
+        of_table = {
+            "schema": self.schema_,
+            "minRows": self.min_rows,
+            "maxChange": self.max_change,
+            "pandera": self.pandera,
+        }
         given = [k for k, v in of_column.items() if v is not None]
         if not given and all(v is None for v in of_table.values()):
             raise ValueError(f"check {self.name} checks nothing: set one of {', '.join([*of_column, *of_table])}")

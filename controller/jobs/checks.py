@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.api.base import human_seconds, seconds
 from controller.api.data import Check, SchemaCheck
 from controller.api.modelrevision import CheckEvidence
+from controller.jobs import checks_pandera
+from controller.jobs.checks_pandera import Suite
 from controller.jobs.entry import WrongInput
 from controller.jobs.split import times_of
 
@@ -30,7 +32,13 @@ Problem = str
 
 
 def judge(
-    frame: Any, checks: Sequence[Check], *, target: str, champion_rows: int | None, now: datetime
+    frame: Any,
+    checks: Sequence[Check],
+    *,
+    target: str,
+    champion_rows: int | None,
+    now: datetime,
+    suites: Mapping[str, Suite] | None = None,
 ) -> tuple[CheckEvidence, ...]:
     """Carry out all checks, in their order.
 
@@ -40,8 +48,9 @@ def judge(
         target: the column to predict, which no schema check needs to name.
         champion_rows: rows of the champion's data; None without a champion.
         now: moment that `maxAge` counts from, with a zone.
+        suites: the schemas that checks name, by path.
     """
-    return tuple(_one(frame, check, target, champion_rows, now) for check in checks)
+    return tuple(_one(frame, check, target, champion_rows, now, suites or {}) for check in checks)
 
 
 def failed(name: str, message: str) -> CheckEvidence:
@@ -54,11 +63,20 @@ def passed(name: str, message: str) -> CheckEvidence:
     return CheckEvidence(name=name, outcome="Passed", message=message)
 
 
-def _one(frame: Any, check: Check, target: str, champion_rows: int | None, now: datetime) -> CheckEvidence:
+def _one(
+    frame: Any,
+    check: Check,
+    target: str,
+    champion_rows: int | None,
+    now: datetime,
+    suites: Mapping[str, Suite],
+) -> CheckEvidence:
     problems: list[Problem] = []
     if check.schema_ is not None:
         problems += _schema(check.schema_, [str(c) for c in frame.columns], target)
     problems += _volume(check, len(frame), champion_rows)
+    if check.pandera is not None:
+        problems += checks_pandera.judge(frame, suites[check.pandera.path])
     if check.column is not None:
         if check.column in frame.columns:
             problems += _column(frame[check.column], check, now)
@@ -157,10 +175,30 @@ def as_numbers(values: Any) -> Any:
 
 def _type(values: Any, wanted: str) -> Iterator[Problem]:
     bad = values[~_is_of(values, wanted)]
-    if len(bad):
+    if len(bad) and wanted in ("Integer", "Number") and len(odd := _unreadable(bad)) < len(bad):
+        yield _read_as_text(values, odd, "no integers" if wanted == "Integer" else "no numbers")
+    elif len(bad):
         word = {"Integer": "no integers", "Number": "no numbers", "String": "no strings"}
         word |= {"Boolean": "neither true nor false", "Datetime": "no times"}
         yield f"{values.name} has {len(bad):,} of {len(values):,} values that are {word[wanted]} ({_samples(bad)})"
+
+
+def _unreadable(bad: Any) -> Any:
+    """Return the values that made a column text: of those that are no numbers, the ones that cannot be read so.
+
+    One such value in a CSV turns all others into text, and only it has to be found. All, where each can be read.
+    """
+    import pandas as pd
+
+    texts = bad.map(lambda v: isinstance(v, str)).astype(bool)
+    odd = bad[pd.to_numeric(bad.where(texts).astype(object), errors="coerce").isna()]
+    return odd if len(odd) else bad
+
+
+def _read_as_text(values: Any, odd: Any, word: str) -> Problem:
+    rest = len(values) - len(odd)
+    because = "; because of that all are read as text" if rest and isinstance(values.iloc[0], str) else ""
+    return f"{values.name} has {len(odd):,} of {len(values):,} values that are {word} ({_samples(odd)}){because}"
 
 
 def _is_of(values: Any, wanted: str) -> Any:
@@ -188,10 +226,7 @@ def _range(values: Any, low: float | None, high: float | None) -> Iterator[Probl
     numbers = as_numbers(values).astype(float)
     text = numbers.isna()
     if text.any():
-        yield (
-            f"{values.name} has {int(text.sum()):,} of {len(values):,} values that are no numbers "
-            f"({_samples(values[text])})"
-        )
+        yield _read_as_text(values, _unreadable(values[text]), "no numbers")
     below = (low - numbers).where(~text, -np.inf) if low is not None else None
     above = (numbers - high).where(~text, -np.inf) if high is not None else None
     off = below if above is None else above if below is None else np.maximum(below, above)

@@ -6,7 +6,7 @@ The whole files, hold-out included, lie only in a scratch directory that no late
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,13 +17,15 @@ from controller.api.git_rules import shown
 from controller.api.modelrevision import CheckEvidence, PinnedData, PinnedSource
 from controller.api.reports import Facts, FetchTask
 from controller.clients.errors import Denied, NotFound
-from controller.jobs import checks, checks_builtin, fetch_dvc, split, tables
+from controller.jobs import checks, checks_builtin, checks_pandera, fetch_dvc, split, tables
 from controller.jobs.entry import WrongInput
 from controller.jobs.fetch_target import target_facts
 from controller.jobs.fetch_world import DATASET_MAX, World
 
 HOLDOUT: str = "holdout"
 """Name of the dataset that is the hold-out."""
+SUITE_MAX_BYTES: int = 262_144
+"""Largest file of checks that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Datasets:
     """Brings datasets into a scratch directory and reads them; the same content is brought and read once."""
 
     def __init__(self, world: World, scratch: Path, keep: Iterable[str]) -> None:
-        self._world, self._scratch, self._keep = world, scratch, frozenset(keep)
+        self.world, self._scratch, self._keep = world, scratch, frozenset(keep)
         self._read: dict[tuple[str, str], Got] = {}
 
     async def get(self, pinned: PinnedData, source: PinnedSource) -> Got:
@@ -71,7 +73,7 @@ class Datasets:
         if key not in self._read:
             folder = self._scratch / str(len(self._read))
             if pinned.pointer:
-                path = await fetch_dvc.pull(self._world, pinned, source, folder)
+                path = await fetch_dvc.pull(self.world, pinned, source, folder)
                 sha = await asyncio.to_thread(_sha256, path)
             elif pinned.path:
                 path, sha = await self._from_git(pinned, source, folder)
@@ -85,7 +87,7 @@ class Datasets:
 
     async def _from_git(self, pinned: PinnedData, source: PinnedSource, folder: Path) -> tuple[Path, str]:
         path = pinned.path or ""
-        entry = next((e for e in await self._world.files(source.url, source.commit) if e.path == path), None)
+        entry = next((e for e in await self.world.files(source.url, source.commit) if e.path == path), None)
         if entry is None:
             raise NotFound(f"commit {source.commit[:10]} has no file {shown(path)}", reason="DataNotFound")
         if pinned.digest != f"gitblob:{entry.blob}":
@@ -98,13 +100,13 @@ class Datasets:
             raise Denied(
                 f"{shown(path)} has {entry.size:,} bytes; at most {DATASET_MAX:,} are read", reason="FileTooLarge"
             )
-        await self._world.export(source.url, source.commit, [entry], folder)
+        await self.world.export(source.url, source.commit, [entry], folder)
         return folder / path, await asyncio.to_thread(_sha256, folder / path)
 
     async def _from_uri(self, pinned: PinnedData, folder: Path) -> tuple[Path, str]:
         folder.mkdir(parents=True)
         path = folder / f"data.{tables.format_of(pinned.uri or '')}"
-        found = await self._world.download(pinned.uri or "", path)
+        found = await self.world.download(pinned.uri or "", path)
         if found != pinned.digest:
             raise WrongInput(
                 "DataChanged",
@@ -116,12 +118,26 @@ class Datasets:
 
 
 async def prepare(task: FetchTask, datasets: Datasets, now: datetime) -> Prepared:
-    """Bring all datasets, split and judge them. A failed check is in the result, not raised."""
+    """Bring all datasets, split and judge them. A failed check is in the result, not raised.
+
+    Raises:
+        WrongInput: RuleInvalid: a file of checks cannot be used; or what `Datasets.get` says.
+    """
+    suites = await _suites(task, datasets.world)
     got = tuple([await datasets.get(d, task.source) for d in task.data])
-    return await asyncio.to_thread(_judged, task, got, now)
+    return await asyncio.to_thread(_judged, task, got, now, suites)
 
 
-def _judged(task: FetchTask, got: tuple[Got, ...], now: datetime) -> Prepared:
+async def _suites(task: FetchTask, world: World) -> dict[str, checks_pandera.Suite]:
+    """Read the files that checks name, as they are in the commit of the code."""
+    paths = sorted({c.pandera.path for c in task.checks if c.pandera})
+    texts = await world.read_many(task.source.url, task.source.commit, paths, SUITE_MAX_BYTES)
+    return {path: await asyncio.to_thread(checks_pandera.parse, texts[path], path) for path in paths}
+
+
+def _judged(
+    task: FetchTask, got: tuple[Got, ...], now: datetime, suites: Mapping[str, checks_pandera.Suite]
+) -> Prepared:
     first, frame = got[0], got[0].table.frame
     separate = next((g for g in got[1:] if g.pinned.name == HOLDOUT), None)
     evidence = list(checks_builtin.judge_table(frame, task.columns))
@@ -146,7 +162,12 @@ def _judged(task: FetchTask, got: tuple[Got, ...], now: datetime) -> Prepared:
             for g in whole
         ]
     evidence += checks.judge(
-        frame, task.checks, target=task.columns.target, champion_rows=task.champion_rows, now=now
+        frame,
+        task.checks,
+        target=task.columns.target,
+        champion_rows=task.champion_rows,
+        now=now,
+        suites=suites,
     )
     return Prepared(got, source, training, held, tuple(evidence))
 

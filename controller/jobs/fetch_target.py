@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,6 +23,11 @@ def target_facts(frame: Any, target: str, rows: Sequence[int]) -> TargetFacts | 
     is_number = bool(len(numbers)) and not bool(numbers.isna().any())
     return TargetFacts(
         counts={str(v): int(n) for v, n in counts.items()} if len(counts) <= CLASSES_MAX else {},
-        mean=float(numbers.astype(float).mean()) if is_number else None,
-        median=float(numbers.astype(float).median()) if is_number else None,
+        mean=_finite(numbers.astype(float).mean()) if is_number else None,
+        median=_finite(numbers.astype(float).median()) if is_number else None,
     )
+
+
+def _finite(value: float) -> float | None:
+    """Return a number as JSON can carry it; an infinite label has its own check, which says so."""
+    return float(value) if math.isfinite(value) else None

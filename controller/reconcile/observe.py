@@ -208,6 +208,13 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
     chosen = select(lines, spec.source.paths, exclude=frozenset(ours) | datasets.files_of(data))
     if not chosen:
         return Refused("PathNotFound", f"source.paths selects no file of {label}")
+    for check in spec.checks:
+        path = check.pandera.path if check.pandera else ""
+        if path and all(line[1] != path for line in chosen):
+            if path not in by_path:
+                return _missing(f"check {check.name}: {path}", path, by_path, label)
+            message = f"check {check.name}: {path} is not among source.paths, so a change of it would not be seen"
+            return Refused("RuleInvalid", message)
     return SourceSeen(
         commit=head.commit,
         label=label,

@@ -44,8 +44,9 @@ def told(rule, frame=FRAME, champion_rows=None, target="n"):
         pytest.param({"column": "n", "max": 2}, "n has 1 of 4 values above 2 (worst 3 at row 4)", id="a maximum"),
         pytest.param(
             {"column": "mixed", "min": 0},
-            "mixed has 4 of 4 values that are no numbers ('1' at row 1, '1,5' at row 2, '3' at row 3)",
-            id="text is no number",
+            "mixed has 2 of 4 values that are no numbers ('1,5' at row 2, 'N1A' at row 4); "
+            "because of that all are read as text",
+            id="one text makes a column text",
         ),
         pytest.param(
             {"column": "f", "type": "Integer"},
