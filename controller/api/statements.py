@@ -73,6 +73,8 @@ class LedgerEntry(Lenient):
     """MLflow run that holds the artifact, the report and the revision."""
     report: Word = ""
     """sha256 of the full report that was judged."""
+    runtime: Word = ""
+    """Environment that the revision was measured in and is served in; part of its servers' name."""
     version: Word = ""
     """Version in the registry."""
     commit: Word = ""

@@ -232,7 +232,7 @@ def find_champion(seen: ModelSeen, status: ModelSpecStatus) -> Served | None:
         digest=entry.digest,
         version=entry.version,
         commit=entry.commit,
-        runtime=_runtime(seen, entry.revision),
+        runtime=entry.runtime or _runtime(seen, entry.revision),
         since=entry.at,
     )
 
