@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -56,7 +56,8 @@ class LocalMode:
         roots = ":".join(str(r) for r in git_roots(where))
         env = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
         # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
-        step_env = {"fetch": {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}}
+        fetch = {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}
+        step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}}
         runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port)
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
@@ -82,6 +83,19 @@ class LocalMode:
         """Let go of files; processes are not touched."""
         self.store.close()
         self.lock.close()
+
+
+def data_settings(environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Choose what `fetch` is told about data in S3 services: names of files and profiles, and allowed hosts.
+
+    Never a credential itself: what a process is told is written down in the state directory.
+    """
+    told = ("MAINSPRING_ALLOWED_HOSTS", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION")
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+    # A step has a home directory of its own, so that the usual places are named.
+    places = {name: environment.get(name) or str(home / ".aws" / file) for name, file in files.items()}
+    found = {name: place for name, place in places.items() if Path(place).is_file()}
+    return {**{name: environment[name] for name in told if environment.get(name)}, **found}
 
 
 def _lock(path: Path) -> IO[str]:
