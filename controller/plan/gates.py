@@ -14,7 +14,7 @@ from controller.api.metrics import METRICS, Metric, improvement, quantile
 from controller.api.modelrevision import Artifact, Evidence, MetricEvidence
 from controller.api.modelstatus import GateVerdict
 from controller.plan import gates_cel, gates_groups, gates_reports, gates_slices
-from controller.plan.verdict import amount, judged, judged_as
+from controller.plan.verdict import amount, judged, judged_as, rows_needed
 
 CHECKS_GATE = "data-checks"
 """Name of the verdict that sums up the data checks."""
@@ -220,16 +220,8 @@ def _compare(
         return judged(gate, "Passed", "MarginMet", f"{facts}: {found}")
     if high < rule.margin:
         return judged(gate, "Failed", "MarginMissed", f"{facts}: {found}")
-    needed = _rows_needed(rows, gain, low, rule.margin)
+    needed = rows_needed(rows, gain, low, rule.margin)
     return judged(gate, "Inconclusive", "MarginUncertain", f"{facts}: {found}{needed}")
-
-
-def _rows_needed(rows: int, gain: float, low: float, margin: float) -> str:
-    """Say how many rows would decide: the interval's half-width shrinks with the root of the number of rows."""
-    distance, half = gain - margin, gain - low
-    if distance <= 0 or half <= 0:
-        return ""
-    return f"; about {round(rows * (half / distance) ** 2, -2):,.0f} hold-out rows would decide"
 
 
 def _judge_probe(gate: Gate, probe: Probe, evidence: Evidence, artifact: Artifact | None) -> GateVerdict:

@@ -12,7 +12,7 @@ from controller.api.gates import DEFAULT_MIN_ROWS, ChampionMargin, Gate
 from controller.api.metrics import SLICE_GRID, Metric, improvement, quantile
 from controller.api.modelrevision import Evidence, SliceEvidence, SlicesEvidence
 from controller.api.modelstatus import GateVerdict, Outcome
-from controller.plan.verdict import amount, judged
+from controller.plan.verdict import amount, judged, rows_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ def _against_champion(
         return _Judged("Passed", "MarginMet", rule.margin - low, text)
     if high < rule.margin:
         return _Judged("Failed", "MarginMissed", rule.margin - high, text)
+    text += rows_needed(part.rows, gain, low, rule.margin, of="such rows")
     return _Judged("Inconclusive", "MarginUncertain", rule.margin - low, text)
 
 

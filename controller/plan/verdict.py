@@ -72,3 +72,11 @@ def judged_as(name: str, outcome: Outcome, reason: str, message: str) -> GateVer
 def amount(value: float, rule: ChampionMargin) -> str:
     """Write an improvement or a margin: a share in percent, or a number with its sign."""
     return f"{value:+.2%}" if rule.mode == "Relative" else f"{value:+.4g}"
+
+
+def rows_needed(rows: int, gain: float, low: float, margin: float, *, of: str = "hold-out rows") -> str:
+    """Say how many rows would decide: the interval's half-width shrinks with the root of the number of rows."""
+    distance, half = gain - margin, gain - low
+    if distance <= 0 or half <= 0:
+        return ""
+    return f"; about {round(rows * (half / distance) ** 2, -2):,.0f} {of} would decide"

@@ -192,6 +192,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, list[str]]] = {
         "MarginUncertain",
         ["is not decided in 1 of 2 slices; the worst is 0.78 against the champion's 0.8"],
     ),
+    "a slice that seems no worse but on too few rows decides nothing, and says how many would": (
+        {**SLICED, "champion": SURE},
+        slices(part("DE", 900), part("FR", 700, 0.8, 0.8, 0.1)),
+        "Inconclusive",
+        "MarginUncertain",
+        ["improvement +0, needed -0.01, between -0.05 and +0.04444; about 17,500 such rows would decide"],
+    ),
     "without a confidence the measured improvement decides": (
         {**SLICED, "champion": {"margin": -0.01}},
         slices(part("DE", 900), part("FR", 700, 0.78, 0.8, 0.1)),
