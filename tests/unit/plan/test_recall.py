@@ -10,7 +10,7 @@ import pytest
 
 from controller.api.meta import ANNOTATION_REQUESTED_AT, Key
 from controller.api.modelstatus import ChallengerStatus
-from controller.plan.actions import DeleteManifest, RecordVerdict
+from controller.plan.actions import DeleteManifest, RecordVerdict, SetWeights
 from controller.plan.canary import position
 from controller.plan.ledger import Ledger
 from controller.plan.model import plan_model
@@ -150,3 +150,30 @@ def test_a_champion_whose_own_entries_are_lost_is_found_by_its_object() -> None:
     assert champion is not None
     assert champion.revision == A
     assert find_champion(replace(seen, ledger=only, revisions={}), seen.model.status) is None
+
+
+@pytest.mark.parametrize(("ready", "routes"), [(0, 0), (1, 1)])
+def test_nobody_is_sent_to_a_champion_without_a_ready_server(ready: int, routes: int) -> None:
+    async def see() -> tuple[HardSimulation, ModelSeen | None]:
+        s = HardSimulation()
+        await first_commit(s)
+        return s, await observe.model(s.world, KEY)
+
+    s, seen = asyncio.run(see())
+    assert seen is not None
+    servers = {name: replace(d, ready=ready) for name, d in seen.deployments.items()}
+    plan = plan_model(replace(seen, deployments=servers, route=None), s.clock.now())
+    assert len([a for a in plan.actions if isinstance(a, SetWeights)]) == routes
+
+
+def test_servers_that_still_get_requests_are_not_deleted() -> None:
+    s, seen = asyncio.run(wants_the_first_again(""))
+    champion = next(iter(seen.deployments.values()))
+    old = replace(champion, name=champion.name.replace(BETTER, A), revision=A)
+    deployments = {champion.name: champion, old.name: old}
+    routed = replace(seen, deployments=deployments, route={champion.name: 50, old.name: 50}, ledger=seen.ledger)
+    plan = plan_model(replace(routed, source=Unknown("GitTimeout", "Git does not answer")), s.clock.now())
+    assert not [a for a in plan.actions if isinstance(a, DeleteManifest)]
+    quiet = replace(routed, route={champion.name: 100}, source=Unknown("GitTimeout", "Git does not answer"))
+    plan = plan_model(quiet, s.clock.now())
+    assert [a.key.name for a in plan.actions if isinstance(a, DeleteManifest)] == [old.name]
