@@ -177,3 +177,31 @@ def test_servers_that_still_get_requests_are_not_deleted() -> None:
     quiet = replace(routed, route={champion.name: 100}, source=Unknown("GitTimeout", "Git does not answer"))
     plan = plan_model(quiet, s.clock.now())
     assert [a.key.name for a in plan.actions if isinstance(a, DeleteManifest)] == [old.name]
+
+
+def test_a_crash_right_after_a_rollback_is_recorded_brings_nothing_back() -> None:
+    """The ledger has the rollback, the status still the canary, and the next commit is being trained."""
+
+    async def see() -> tuple[HardSimulation, ModelSeen | None, ChallengerStatus]:
+        s = HardSimulation()
+        await first_commit(s)
+        s.error_rate = lambda revision: 0.0 if revision == A else 0.2
+        await better(s, 40)
+        before = ChallengerStatus.model_validate((await s.status())["challenger"])
+        await s.run(40)
+        s.git.commit("Fix it", {"quality": b"48"})
+        s.clock.advance(10)
+        return s, await observe.model(s.world, KEY), before
+
+    s, seen, before = asyncio.run(see())
+    assert before.stage == "Canary"
+    assert s.decisions()[-1] == ("RolledBack", BETTER)
+    assert seen is not None
+    assert seen.model is not None
+    torn = seen.model.model_copy(update={"status": seen.model.status.model_copy(update={"challenger": before})})
+    plan = plan_model(replace(seen, model=torn), s.clock.now())
+    assert not [a for a in plan.actions if isinstance(a, SetWeights)]
+    assert plan.status.previous is not None
+    assert (plan.status.previous.revision, plan.status.previous.verdict) == (BETTER, "RolledBack")
+    assert plan.status.challenger is not None
+    assert plan.status.challenger.stage == "Training"
