@@ -12,6 +12,9 @@ from tests.support.local_mode import Local, condition
 CREDIT = Path(__file__).parents[2] / "examples" / "credit"
 LEFT_OUT = ("make_data.py", "measure.py", "variants", "data/.gitignore")
 
+SLOWEST_S = 300.0
+"""Longest wait for one commit: three models are trained, judged and served, perhaps on a busy machine."""
+
 
 def files(folder: Path, url: str) -> dict[str, bytes]:
     """Read the example as it would be committed; faster to look and to step, otherwise as it is."""
@@ -40,7 +43,7 @@ def test_credit_is_pulled_by_dvc_refused_when_unfair_and_promoted_when_better(
     commit = repository.commit(files(CREDIT, repository.url))
     local.start("--repo", str(repository.path), "--path", "deploy", "--interval", "1s")
 
-    first = local.until_condition("Succeeded", name="credit", commit=commit)
+    first = local.until_condition("Succeeded", name="credit", commit=commit, timeout_s=SLOWEST_S)
 
     served = first["status"]["champion"]
     (revision,) = local.all("ModelRevision")
@@ -50,12 +53,12 @@ def test_credit_is_pulled_by_dvc_refused_when_unfair_and_promoted_when_better(
     assert revision["status"]["evidence"]["holdoutRows"] == 322
 
     commit = repository.commit(files(variant("unfair", tmp_path), repository.url))
-    second = local.until_condition("GateFailed", name="credit", commit=commit)
+    second = local.until_condition("GateFailed", name="credit", commit=commit, timeout_s=SLOWEST_S)
 
     assert "gate equal-opportunity: " in condition(second, "Ready")["message"]
     assert second["status"]["champion"]["digest"] == served["digest"]
 
     commit = repository.commit(files(variant("better", tmp_path), repository.url))
-    third = local.until_condition("Succeeded", name="credit", commit=commit)
+    third = local.until_condition("Succeeded", name="credit", commit=commit, timeout_s=SLOWEST_S)
 
     assert third["status"]["champion"]["digest"] != served["digest"]
