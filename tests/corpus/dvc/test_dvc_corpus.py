@@ -145,7 +145,7 @@ REFUSED = [
         id="G30-a pointer of a megabyte",
     ),
     pytest.param(
-        {"data/train.csv.dvc": b"cmd: touch /tmp/x\n" + pointer(DATA, "train.csv")},
+        {"data/train.csv.dvc": b"cmd: touch marker\n" + pointer(DATA, "train.csv")},
         [DVC],
         "DataSpecInvalid",
         "has a cmd; a pointer has none",
