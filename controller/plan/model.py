@@ -81,8 +81,7 @@ def _towards_source(r: Round) -> ModelPlan:
         stage = "Stalled" if stalled else "Waiting"
         if not stalled:
             r.look_in(10.0)
-        kept = f". {r.champion.revision} keeps serving" if r.champion else ""
-        return r.finish("False", source.reason, f"{source.message}{kept}", stage=stage, stalled=stalled)
+        return r.finish("False", source.reason, source.message, stage=stage, stalled=stalled)
     wanted, pinned = pinning.pin(r.model, source, first=not r.seen.revisions)
     _note_source(r, source, wanted)
     if r.champion is not None and r.champion.revision == wanted:
