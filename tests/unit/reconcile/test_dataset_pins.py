@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from controller.api.kinds import parse
+from controller.api.kinds import ModelSpec, parse
 from controller.api.meta import API_VERSION
 from controller.plan.observed import SourceSeen
 from controller.plan.verdict import Refused
@@ -37,7 +37,7 @@ def seen(files, paths=(), checks=()):
     }
     manifest = {"apiVersion": API_VERSION, "kind": "ModelSpec", "metadata": {"name": "m", "namespace": "d"}}
     parsed = parse({**manifest, "spec": spec})
-    assert not isinstance(parsed, tuple), parsed
+    assert isinstance(parsed, ModelSpec), parsed
     return asyncio.run(observe.source(simulation.world, parsed))
 
 
