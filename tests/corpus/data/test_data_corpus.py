@@ -31,7 +31,8 @@ def frame() -> pd.DataFrame:
 
 def csv(**columns) -> bytes:
     made = frame().assign(**columns)
-    return made.to_csv(index=False).encode()
+    text: str = made.to_csv(index=False)
+    return text.encode()
 
 
 def parquet(made=None, **options) -> bytes:
