@@ -35,6 +35,7 @@ END = {
         "worse": ["2", "attempt 1 Succeeded"],
     },
     "jobs": {"better Complete": 1, "first Complete": 1, "worse Complete": 1},
+    "key and note in their places": True,
     "training programs run": 3,
     "ledger": [
         "1 Admitted first, champion ",

@@ -62,6 +62,7 @@ def _made(local: Local, role: Role, trained: Path) -> dict[str, Any]:
             for name, s in sorted(revisions.items())
         },
         "jobs": dict(Counter(sorted(jobs))),
+        "key and note in their places": _in_place(local),
         "training programs run": len(trained.read_text().splitlines()),
     }
 
@@ -79,6 +80,11 @@ def _recorded(local: Local, registry: Reader, role: Role) -> dict[str, Any]:
         "aliases": registry.aliases(),
         "runs": sorted(f"{role(revision)} attempt {attempt} {how}" for revision, attempt, how in registry.runs()),
     }
+
+
+def _in_place(local: Local) -> bool:
+    noted = (local.state / "data-directory").read_text().strip()
+    return noted == str(local.data) and (local.data / "signing-key.pem").exists()
 
 
 def _digests(local: Local) -> dict[str, str]:
