@@ -20,6 +20,8 @@ from controller.clients.errors import Denied, NotFound
 
 FILES_MAX: Final = 10_000
 """Most files that one artifact may have."""
+BYTES_MAX: Final = 16 * 2**30
+"""Most bytes of all files of one artifact, holes of sparse files included."""
 PATH_MAX: Final = 255
 """Longest path inside an artifact, in bytes."""
 CODE: Final = "code"
@@ -208,6 +210,7 @@ def _walk(root: Path, below: str, names: list[str]) -> None:
 def _checked(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Sort names, and refuse those that mean another file on another system or leave the directory."""
     seen: dict[str, str] = {}
+    size = 0
     for name in names:
         if problem := name_problem(name):
             raise _refused(f"{name!r:.100}: {problem}")
@@ -215,11 +218,14 @@ def _checked(root: Path, names: Iterable[str]) -> tuple[str, ...]:
             raise _refused(f"{twin!r} and {name!r} differ in case only")
         seen[name.casefold()] = name
         try:
-            mode = (root / name).lstat().st_mode
+            found = (root / name).lstat()
         except FileNotFoundError as error:
             raise NotFound(f"the model has no file {name}", reason="ModelMissing") from error
-        if not stat.S_ISREG(mode):
-            raise _refused(f"{name!r} is {'a link' if stat.S_ISLNK(mode) else 'not a regular file'}")
+        if not stat.S_ISREG(found.st_mode):
+            raise _refused(f"{name!r} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a regular file'}")
+        size += found.st_size
+    if size > BYTES_MAX:
+        raise _refused(f"they have {size:,} bytes, more than {BYTES_MAX:,}")
     return tuple(sorted(seen.values(), key=str.encode))
 
 
@@ -259,6 +265,9 @@ def _pump(source: IO[bytes], copy: IO[bytes] | None) -> tuple[int, str]:
     while chunk := source.read(_CHUNK):
         sha.update(chunk)
         size += len(chunk)
+        if size > BYTES_MAX:
+            # It grew since it was looked at.
+            raise _refused(f"one has more than {BYTES_MAX:,} bytes")
         if copy is not None:
             copy.write(chunk)
     return size, sha.hexdigest()

@@ -23,14 +23,14 @@ from controller.api.conditions import (
     timestamp,
 )
 from controller.api.kinds import ModelSpec
-from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelrevision import Attempt, ModelRevisionStatus
 from controller.api.reports import Report
 from controller.plan import tasks
 from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
-from controller.plan.pinning import checks_hash, measures
+from controller.plan.pinning import checks_hash
+from controller.plan.requests import asked_at, measures
 from controller.plan.verdict import Cause, Refused, Unknown
 
 ATTEMPTS_KEPT: Final = 10
@@ -123,6 +123,9 @@ def _start(
         return _waiting(
             status, "Superseded", f"{wanted or 'another revision'} is asked for now; this one is not trained"
         )
+    if seen.busy:
+        message = f"{seen.busy} of the same model is still training; one trains at a time"
+        return _waiting(status, "WaitingForTraining", message, next_s=5.0)
     champion = seen.champion
     job = training_job(
         seen.revision,
@@ -259,6 +262,17 @@ DATA_REASONS: Final = frozenset(
 )
 
 
+EXIT_CODES: Final = {
+    126: "it may not be executed",
+    127: "there is no such program",
+    134: "it aborted",
+    137: "it was killed, often for lack of memory",
+    139: "segmentation fault",
+    143: "it was told to stop",
+}
+"""What shells and the kernel mean by an exit code: 128 and the number of a signal, and two more."""
+
+
 def failure(job: JobSeen) -> tuple[str, str, bool]:
     """Say why a Job failed: reason, message, and whether trying again may help.
 
@@ -277,7 +291,9 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
         return "JobFailed", job.message or f"attempt {job.attempt} failed", True
     if bad.name == "train":
         last = f": {bad.text}" if bad.text else ""
-        return "TrainingFailed", f"the training program ended with exit code {bad.exit_code}{last}", True
+        meaning = EXIT_CODES.get(bad.exit_code or 0, "")
+        code = f"{bad.exit_code} ({meaning})" if meaning else str(bad.exit_code)
+        return "TrainingFailed", f"the training program ended with exit code {code}{last}", True
     return _own_failure(bad)
 
 
@@ -291,8 +307,8 @@ def _own_failure(step: StepSeen) -> tuple[str, str, bool]:
 def _requested_after(seen: RevisionSeen, job: JobSeen) -> bool:
     if seen.model is None or not job.finished_at:
         return False
-    asked = seen.model.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
-    return asked > job.finished_at
+    asked = asked_at(seen.model.metadata.annotations)
+    return asked is not None and asked > parse_timestamp(job.finished_at)
 
 
 def _with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, ...]:

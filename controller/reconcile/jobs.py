@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 from pydantic import ValidationError
 
 from controller.api.hashes import sha256
 from controller.api.kinds import ModelRevision, ModelSpec, parse
-from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest
+from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest
 from controller.api.reports import REPORT_MAX_BYTES, Report, Termination
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.redact import redact
@@ -20,6 +21,7 @@ from controller.reconcile.world import World
 
 LOST_REASONS = frozenset({"NodeLost", "Lost", "Evicted", "NodeShutdown"})
 TEXT_MOST = 300
+_COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 
 
 async def revision(world: World, key: Key) -> RevisionSeen | None:
@@ -40,6 +42,7 @@ async def revision(world: World, key: Key) -> RevisionSeen | None:
         champion=await _champion(world, typed, key),
         job=job,
         report=await _report(world, parsed, job),
+        busy=await _busy(world, parsed),
         known=entry,
         kept=kept,
         runtime=world.settings.runtime,
@@ -54,6 +57,14 @@ async def _champion(world: World, model: ModelSpec | None, key: Key) -> ModelRev
     found = await world.kube.get(Key("ModelRevision", key.namespace, serving.revision))
     parsed = parse(found) if found is not None else None
     return parsed if isinstance(parsed, ModelRevision) else None
+
+
+async def _busy(world: World, revision: ModelRevision) -> str:
+    """Name another revision of the model whose Job has not ended."""
+    meta = revision.metadata
+    jobs = await world.kube.list("Job", namespace=meta.namespace, labels={LABEL_MODEL: revision.spec.model})
+    names = (j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j))
+    return min((n for n in names if n != meta.name), default="")
 
 
 async def _newest_job(world: World, key: Key) -> JobSeen | None:
@@ -129,7 +140,7 @@ def _step(status: Manifest) -> StepSeen:
 
 def _last_line(text: str) -> str:
     """Keep the last line of a log, where a traceback has its error, without what no terminal should see."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
     return "".join(c if c.isprintable() else " " for c in lines[-1]) if lines else ""
 
 
