@@ -217,6 +217,7 @@ async def _of_revision(
     from controller.api.meta import Key
     from controller.plan.actions import CreateRevision
     from controller.plan.revision import plan_revision
+    from controller.plan.verdict import Unknown
     from controller.reconcile import jobs
 
     for action in plan.actions:
@@ -228,7 +229,12 @@ async def _of_revision(
     kube.lay({**seen.manifest, "status": dump(plan.status)})
     key = Key("ModelRevision", seen.model.metadata.namespace, wanted)
     revision = await jobs.revision(world, key) if await kube.get(key) else None
-    return plan_revision(revision, world.now()).actions if revision is not None else ()
+    if revision is None:
+        return ()
+    if isinstance(revision.kept, Unknown):
+        # The controller would wait for the ledger; the reader is told so, and what comes then.
+        revision = replace(revision, kept=None)
+    return plan_revision(revision, world.now()).actions
 
 
 def _reuse(seen: ModelSeen, wanted: str) -> str:

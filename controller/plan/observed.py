@@ -133,6 +133,8 @@ class RevisionSeen:
     """The newest Job."""
     report: Report | Unknown | Refused | None = None
     """The full report of the newest Job, once that succeeded."""
+    busy: str = ""
+    """Another revision of the same model whose Job has not ended; empty for none."""
     known: LedgerEntry | None = None
     """What the ledger says about a revision that has neither Job nor evidence here: it was trained before."""
     kept: Report | Unknown | Refused | None = None

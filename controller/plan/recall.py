@@ -6,29 +6,14 @@ It must never bring back a revision that was taken out of the traffic, unless a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-
 from controller.api.conditions import parse_timestamp
 from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelstatus import PreviousRevision
 from controller.api.statements import LedgerEntry
 from controller.plan.actions import RecordVerdict
+from controller.plan.asked import asked_at
 from controller.plan.round import Round, Served
 from controller.plan.verdict import Cause
-
-
-def asked_at(annotations: Mapping[str, str]) -> datetime | None:
-    """Read when a person asked for a look: RFC 3339 in any time zone, or seconds since 1970; None for neither."""
-    text = annotations.get(ANNOTATION_REQUESTED_AT, "").strip()
-    try:
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text), UTC)
-        moment = datetime.fromisoformat(text)
-        # A time near the ends of the calendar has no form in UTC.
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def remember(r: Round) -> None:

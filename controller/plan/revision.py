@@ -27,10 +27,10 @@ from controller.api.modelrevision import Attempt, ModelRevisionStatus
 from controller.api.reports import Report
 from controller.plan import tasks
 from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
+from controller.plan.asked import asked_at
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
-from controller.plan.pinning import checks_hash
-from controller.plan.requests import asked_at, measures
+from controller.plan.pinning import checks_hash, measures
 from controller.plan.verdict import Cause, Refused, Unknown
 
 ATTEMPTS_KEPT: Final = 10

@@ -21,9 +21,10 @@ from controller.api.conditions import (
 )
 from controller.api.hashes import digest, short
 from controller.api.meta import API_VERSIONS, Manifest, key_of, owner_reference
+from controller.api.modelrevision import Attempt, ModelRevisionStatus
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.redact import redact
-from controller.plan.actions import Plan, SetAlias
+from controller.plan.actions import CloseRun, Plan, SetAlias
 from controller.reconcile.apply import Outcome
 from controller.reconcile.world import World
 
@@ -39,12 +40,19 @@ async def plan_and_outcome(world: World, manifest: Manifest, plan: Plan[Any], ou
     status = plan.status
     if outcome.version and hasattr(status, "version"):
         status = status.model_copy(update={"version": outcome.version})
+    if isinstance(outcome.failed, CloseRun):
+        # The end of an attempt is noted only once its run is closed: the note keeps it from being tried again.
+        status = status.model_copy(update={"attempts": _attempts_before(manifest)})
     old: tuple[Condition, ...] = status.conditions
     generation = manifest["metadata"].get("generation", 0)
     conditions = merge_conditions(old, wanted, generation=generation, now=now)
     status = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
     await _write(world, manifest, dump(status))
     await _tell(world, manifest, outcome, old, conditions, now)
+
+
+def _attempts_before(manifest: Manifest) -> tuple[Attempt, ...]:
+    return ModelRevisionStatus.model_validate(manifest.get("status") or {}).attempts
 
 
 async def bug(world: World, manifest: Manifest) -> None:

@@ -23,7 +23,7 @@ def seen(said: str, *, reason: str = "BackoffLimitExceeded", container: str = "t
 CASES = {
     "the last line of a traceback is the error": (
         seen(TRACEBACK),
-        ("TrainingFailed", "the training program ended with exit code 1: ValueError: no such table [31m", True),
+        ("TrainingFailed", "the training program ended with exit code 1: ValueError: no such table", True),
     ),
     "a program that says nothing": (
         seen(""),
