@@ -33,8 +33,8 @@ EXTRA_DATA: Final = f"{ROOT}/data"
 INPUTS: Final = f"{ROOT}/inputs"
 """`params.json`. fetch writes, train reads."""
 CODE: Final = f"{ROOT}/code"
-"""The Python files of the commit, for a model that names their classes. fetch writes, predict and evaluate read; no
-training sees it."""
+"""The Python files of the commit, for a model that names their classes. fetch writes, predict and evaluate read;
+no training sees it."""
 FEATURES: Final = f"{ROOT}/features"
 """Hold-out rows without the target, `features.parquet`, in a fixed order. fetch writes, predict reads."""
 LABELS: Final = f"{ROOT}/labels"

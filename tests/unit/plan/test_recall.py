@@ -11,11 +11,12 @@ import pytest
 from controller.api.meta import ANNOTATION_REQUESTED_AT, Key
 from controller.api.modelstatus import ChallengerStatus
 from controller.plan.actions import DeleteManifest, RecordVerdict, SetWeights
+from controller.plan.asked import asked_at
 from controller.plan.canary import position
 from controller.plan.ledger import Ledger
 from controller.plan.model import plan_model
 from controller.plan.observed import ModelSeen
-from controller.plan.recall import asked_at, without_word
+from controller.plan.recall import without_word
 from controller.plan.round import find_champion
 from controller.plan.verdict import Unknown
 from controller.reconcile import observe

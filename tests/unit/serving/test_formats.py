@@ -30,12 +30,12 @@ def rows() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def two(rows) -> np.ndarray:
+def two(rows):
     return (rows["heat"] + rows["wind"] > 0).astype(int).to_numpy()
 
 
 @pytest.fixture(scope="module")
-def three(rows) -> np.ndarray:
+def three(rows):
     return np.digitize(rows["heat"], [-0.5, 0.5])
 
 
