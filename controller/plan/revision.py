@@ -248,13 +248,20 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         count = f"{failed} of {limit + 1} attempts failed"
         text = f"{message} ({count}). Push a fix, or `mainspring reconcile` to try again"
         return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
-    pause = 0.0 if job.outcome == "Lost" or requested else min(RETRY_FIRST_S * 2 ** (failed - 1), RETRY_MOST_S)
+    # A machine that is lost once costs no wait; a program that kills its supervisor is lost every time.
+    again = _lost_in_a_row(status.attempts) - 1 if job.outcome == "Lost" else failed
+    pause = 0.0 if requested or again < 1 else min(RETRY_FIRST_S * 2 ** (again - 1), RETRY_MOST_S)
     ended = parse_timestamp(job.finished_at) if job.finished_at else now
     left = pause - (now - ended).total_seconds()
     if left > 0:
         return _waiting(status, "RetryBackoff", f"{message}; next attempt in {human_seconds(left)}", next_s=left)
     why = Cause("Retry", f"attempt {job.attempt} ended: {message}")
     return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
+
+
+def _lost_in_a_row(attempts: tuple[Attempt, ...]) -> int:
+    """Count the newest attempts that were lost, up to the first that ended otherwise."""
+    return next((n for n, a in enumerate(reversed(attempts)) if a.outcome != "Lost"), len(attempts))
 
 
 DATA_REASONS: Final = frozenset(
