@@ -7,6 +7,7 @@ parent is done or has waited long enough.  What it answers is parsed as JSON and
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from controller.serving import frames
 
 KEPT: Final = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "MPLCONFIGDIR", "TZ")
 KEPT_PREFIXES: Final = ("OMP_", "OPENBLAS_", "MKL_", "LOKY_")
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 REASONS: Final = ("ModelNotLoadable", "EnvironmentMismatch", "PredictionsInvalid")
 
 
@@ -88,6 +90,7 @@ def running(model: Path, kind: str, deadline_s: float, command: Sequence[str] | 
     environment = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
     environment["PYTHONPATH"] = str(Path(controller.__file__).parent.parent)
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    before = set(_children())
     program = list(command or [sys.executable, "-P", "-m", "controller.serving.worker"])
     process = subprocess.Popen(
         [*program, "--model", str(model), "--format", kind],
@@ -103,7 +106,39 @@ def running(model: Path, kind: str, deadline_s: float, command: Sequence[str] | 
         with contextlib.suppress(ProcessLookupError):  # all of the group have ended by themselves
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        _end_all(before)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # nothing is buffered that anyone would miss
                     pipe.close()
+
+
+def guard() -> None:
+    """Let orphans of the model's process fall to this one, and keep this one's memory from them.
+
+    For a process that does nothing but the step: what a model leaves behind, also in a session of its own, is then
+    ended before anything is written, and cannot change what is written.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _end_all(before: set[int]) -> None:
+    """Kill the children that we did not have before, and those that fall to us when they die."""
+    while children := [pid for pid in _children() if pid not in before]:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):  # it ended between the look and the signal
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with contextlib.suppress(ChildProcessError):  # another thread has waited for it
+                os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    """List our children, zombies included; none where the kernel does not tell."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += [int(pid) for pid in path.read_text().split()]
+    return found

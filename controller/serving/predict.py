@@ -23,7 +23,7 @@ from controller.clients import artifacts
 from controller.clients.artifacts import Located
 from controller.clients.errors import Denied, NotFound
 from controller.serving import frames, step, values
-from controller.serving.child import Child, running
+from controller.serving.child import Child, guard, running
 
 DEADLINE_S: Final = 900.0
 """Time for loading, all predictions and all single requests together."""
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
 
     def work() -> None:
+        guard()
         task = read_task(given.task)
         predict(task, given.model, given.features, given.out, code=given.code, deadline_s=given.deadline_s)
 

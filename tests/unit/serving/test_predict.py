@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -133,6 +135,21 @@ def test_a_model_that_hangs_when_it_is_loaded_is_stopped_at_the_deadline(feature
     assert time.monotonic() - started < 60
 
 
+def alive_in(group: int) -> list[list[str]]:
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            states.append(path.read_text().rpartition(") ")[2].split())
+    return [s for s in states if s[2] == str(group) and s[0] not in "ZX"]
+
+
+def wait_until(true, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"did not happen within {seconds} s"
+        time.sleep(0.02)
+
+
 def test_a_model_that_hangs_when_it_predicts_is_stopped_with_all_it_started(tmp_path):
     source = (
         "import os, subprocess, time; subprocess.Popen(['sleep', '600']); "
@@ -144,9 +161,8 @@ def test_a_model_that_hangs_when_it_predicts_is_stopped_with_all_it_started(tmp_
         with pytest.raises(Denied, match="did not answer within 10 s and was stopped") as caught:
             child.ask(frames.BATCH, b"x" * 1_000_000, "PredictionsInvalid")
     assert caught.value.reason == "PredictionsInvalid"
-    # A killed process stays for a moment until it is reaped; none of them runs.
-    states = [p.read_text().rpartition(") ")[2].split() for p in Path("/proc").glob("[0-9]*/stat")]
-    assert not [s for s in states if s[2] == str(group) and s[0] not in "ZX"]
+    # A killed process stays for a moment until it is reaped; none of them runs on.
+    wait_until(lambda: not alive_in(group))
 
 
 def test_what_a_model_prints_is_not_taken_for_an_answer(features, tmp_path):
@@ -271,3 +287,42 @@ def test_modules_that_the_training_left_itself_are_not_mixed_with_those_of_the_c
     (tmp_path / "code" / "other.py").write_text("")
     files = artifacts.assemble(artifacts.locate(tmp_path / "output"), tmp_path / "code", None)
     assert [f.path for f in files] == ["code/mine.py", "model.joblib"]
+
+
+DAEMON = """
+    def __init__(self):
+        out = open(f"/proc/{os.getppid()}/cmdline").read().split("\\0--out\\0")[1].split("\\0")[0]
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                for number in range(3):
+                    os.dup2(os.open(os.devnull, os.O_RDWR), number)
+                forge = "import os, sys, time\\nwhile True:\\n    os.makedirs(sys.argv[1], exist_ok=True)\\n" + (
+                    "    for name in ('facts.json', 'predictions.parquet'):\\n"
+                    "        open(sys.argv[1] + '/' + name, 'w').write('forged')\\n"
+                    "    open(sys.argv[2], 'w').write(str(os.getpid()))\\n    time.sleep(0.01)"
+                )
+                os.execve(sys.executable, [sys.executable, "-c", forge, out, out + ".daemon"], {})
+            os._exit(0)
+        while not os.path.exists(out + ".daemon"):
+            time.sleep(0.02)
+    def predict(self, rows):
+        return [1.5] * len(rows)
+"""
+
+
+def test_a_daemon_that_a_model_leaves_is_ended_before_anything_is_written(features, tmp_path):
+    """Latency and digest are the parent's own numbers: nothing of the model lives when they are written."""
+    hostile(tmp_path / "m", DAEMON)
+    (tmp_path / "m" / "model.joblib").write_bytes(b"chostile\nM\n(tR.")
+    (tmp_path / "task.json").write_text(PredictTask(probe_requests=5).model_dump_json(by_alias=True))
+    out = tmp_path / "out"
+    step = [sys.executable, "-m", "controller.serving.predict", "--task", f"{tmp_path}/task.json"]
+    step += ["--model", f"{tmp_path}/m", "--features", str(features), "--out", str(out)]
+    done = subprocess.run(step, timeout=120, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pid = int(Path(f"{out}.daemon").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert PredictFacts.model_validate_json((out / "facts.json").read_bytes()).requests == 5
+    assert pd.read_parquet(out / "predictions.parquet")["prediction"].tolist() == [1.5] * 60
