@@ -85,6 +85,11 @@ bench: $(READY) ## Measure: start-up of the command line, decisions, the store
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.plan
 
+.PHONY: ranges
+ranges: $(READY) ## Measure what benchmarks/ranges.json promises, and the champion gate; three minutes
+	$(BIN)/python -m benchmarks.check
+	$(BIN)/python -m benchmarks.champion_gate
+
 .PHONY: clean
 clean: ## Remove the environment and what tests and the demo left
 	rm -rf $(VENV) .venv-operator .mainspring .mypy_cache .ruff_cache .pytest_cache .hypothesis
