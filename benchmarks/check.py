@@ -1,7 +1,7 @@
 """Measures what `ranges.json` promises, prints it, and ends with 1 when something lies outside of its range.
 
 `python -m benchmarks.check`.  Ratios of things measured side by side in this run, so that a slow machine changes
-them little; CI runs it.
+them little; `make ranges` runs it.
 """
 
 from __future__ import annotations
