@@ -77,5 +77,7 @@ def model(number: int, url: str) -> ModelSpec:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, nargs="+", default=[1, 100, 1000])
-    for count in parser.parse_args().models:
+    counts = parser.parse_args().models
+    calls(1)  # a process asks for Git's version once, whoever comes first
+    for count in counts:
         print(f"{count:>5} ModelSpecs: {', '.join(f'{v} {k}' for k, v in calls(count).items())}")
