@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -177,36 +178,43 @@ def enumerate_points(bench: Bench, shard: tuple[int, int], together: int, limit_
     label = f"-{hashlib.sha256(only.encode()).hexdigest()[:6]}" if only else ""
     file = bench.home / f"results-{shard[0]}-of-{shard[1]}-by-{together}{label}.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    left = [b for b in mine if [list(p) for p in b] not in [d["points"] for d in done]]
-    say(f"{len(writes)} writes, {len(points)} points; shard {shard[0]}/{shard[1]}: {len(left)} runs to go")
-    again: list[Point] = []
-    began = time.monotonic()
+    say(f"{len(writes)} writes, {len(points)} points; shard {shard[0]} of {shard[1]}: {len(mine)} runs")
+    began, before = time.monotonic(), len(done)
     with bench.shared(f"{shard[0]}-of-{shard[1]}{label}"):
-        count = 0
-        while left and time.monotonic() - began < limit_s:
-            points = left.pop(0)
-            count += 1
-            name = f"{shard[0]}-{len(done) + count}{label}"
-            result = bench.check(name, points, expected)
-            if result.wrong and len(points) > 1:
+        while (left := still_to_play(mine, done, together)) and time.monotonic() - began < limit_s:
+            name = f"{shard[0]}-{len(done) + 1}{label}"
+            result = bench.check(name, left[0], expected)
+            if result.wrong and len(left[0]) > 1:
                 result.alone = find_culprits(bench, name, result.reached, expected)
-            missed = [p for p in points if p not in result.reached and p not in again]
-            again += missed
-            if not left and again:
-                left, again = batches(again, together), []
-                say(f"once more those that were not reached: {len(left)} runs")
             with file.open("a") as out:
                 out.write(json.dumps(asdict(result)) + "\n")
-            eta = (time.monotonic() - began) / count * len(left)
-            verdict = "VIOLATION" if result.wrong else "the same end"
-            say(
-                f"run {count}, {len(left)} to go: {len(result.reached)} of {len(points)} crashes, {verdict}, "
-                f"{result.seconds:.0f} s; ETA {eta / 60:.0f} min"
-            )
-            for what in result.wrong:
-                say(f"  {what[:1500]}")
-            for point, wrong in result.alone:
-                say(f"  alone {point}: {wrong[0][:300] if wrong else 'the same end'}")
+            done.append(json.loads(json.dumps(asdict(result))))
+            eta = (time.monotonic() - began) / (len(done) - before) * (len(left) - 1)
+            tell(result, f"run {len(done)}, {len(left) - 1} to go", eta)
+
+
+def still_to_play(mine: list[list[Point]], done: list[dict[str, Any]], together: int) -> list[list[Point]]:
+    """List the runs that are left; when all are done, those of the points that were not reached, once more.
+
+    Each crash repeats writes and so shifts what comes later: the second time there are half as many in a run.
+    """
+    played = [d["points"] for d in done]
+    if fresh := [b for b in mine if [list(p) for p in b] not in played]:
+        return fresh
+    asked = Counter(tuple(p) for points in played for p in points)
+    reached = {tuple(p) for d in done for p in d["reached"]}
+    return batches([p for b in mine for p in b if p not in reached and asked[p] < 2], max(1, together // 2))
+
+
+def tell(result: Result, where: str, eta_s: float) -> None:
+    """Print what a run came to."""
+    verdict = "VIOLATION" if result.wrong else "the same end"
+    crashes = f"{len(result.reached)} of {len(result.points)} crashes"
+    say(f"{where}: {crashes}, {verdict}, {result.seconds:.0f} s; ETA {eta_s / 60:.0f} min")
+    for what in result.wrong:
+        say(f"  {what[:1500]}")
+    for point, wrong in result.alone:
+        say(f"  alone {point}: {wrong[0][:300] if wrong else 'the same end'}")
 
 
 def find_culprits(
