@@ -264,11 +264,11 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 def rewriter(mapping: Mapping[str, str]) -> Callable[[str], str]:
     """Build the function that replaces paths, wherever a whole path stands in a text.
 
-    >>> local = rewriter({'/mainspring/work': '/pod/work', '/mainspring/work/data': '/pod/data'})
-    >>> local('--out=/mainspring/work/a.csv'), local('sqlite:////mainspring/work/data/x.db')
-    ('--out=/pod/work/a.csv', 'sqlite:////pod/data/x.db')
-    >>> local('/mainspring/workshop'), local('https://host/mainspring/work')
-    ('/mainspring/workshop', 'https://host/mainspring/work')
+    >>> local = rewriter({'/mainspring/inputs': '/pod/inputs', '/mainspring/inputs/data': '/pod/data'})
+    >>> local('--out=/mainspring/inputs/a.csv'), local('sqlite:////mainspring/inputs/data/x.db')
+    ('--out=/pod/inputs/a.csv', 'sqlite:////pod/data/x.db')
+    >>> local('/mainspring/inputs-of-all'), local('https://host/mainspring/inputs')
+    ('/mainspring/inputs-of-all', 'https://host/mainspring/inputs')
     """
     if not mapping:
         return str

@@ -127,12 +127,13 @@ def training_job(
     }
 
 
-def task_map(name: str, owner: Manifest, labels: Mapping[str, str], tasks: Mapping[str, str]) -> Manifest:
-    """Build the immutable ConfigMap that holds the tasks of a Job."""
+def task_map(job: Manifest, tasks: Mapping[str, str]) -> Manifest:
+    """Build the immutable ConfigMap that holds the tasks of a Job: its name, labels and owner are the Job's."""
+    meta = job["metadata"]
     return {
         "apiVersion": API_VERSIONS["ConfigMap"],
         "kind": "ConfigMap",
-        "metadata": _meta(name, owner["metadata"].get("namespace", "default"), dict(labels), owner),
+        "metadata": {k: meta[k] for k in ("name", "namespace", "labels", "ownerReferences")},
         "immutable": True,
         "data": dict(tasks),
     }

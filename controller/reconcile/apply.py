@@ -13,7 +13,6 @@ from typing import assert_never
 
 from controller.api.base import dump
 from controller.api.hashes import canonical
-from controller.api.meta import LABEL_REVISION
 from controller.clients.errors import ClientError, Conflict
 from controller.plan.actions import (
     Action,
@@ -118,21 +117,6 @@ async def _start_training(world: World, action: StartTraining) -> None:
     await world.registry.upload(run, "mainspring", {"revision.json": spec})
     tasks = {step: dict(task) for step, task in action.tasks.items()}
     tasks["evaluate"]["run"] = run
-    owner = job["metadata"]["ownerReferences"][0]
-    built = task_map(
-        job["metadata"]["name"],
-        {
-            "apiVersion": owner["apiVersion"],
-            "kind": owner["kind"],
-            "metadata": {
-                "name": owner["name"],
-                "uid": owner["uid"],
-                "namespace": job["metadata"]["namespace"],
-            },
-        },
-        {k: v for k, v in job["metadata"]["labels"].items() if k != LABEL_REVISION}
-        | {LABEL_REVISION: owner["name"]},
-        {f"{step}.json": json.dumps(task) for step, task in tasks.items()},
-    )
-    await world.kube.apply(built)
+    files = {f"{step}.json": json.dumps(task) for step, task in tasks.items()}
+    await world.kube.apply(task_map(job, files))
     await world.kube.apply(job)

@@ -67,7 +67,7 @@ def load(root: Path, kind: Format) -> Predictor:
         # At the end, so that it replaces no module of ours or of a library.
         sys.path.extend(_module_paths(code))
     path, packages = root / flavor.file, dict(flavor.packages)
-    library, read = flavor.library, _READERS.get(flavor.reader)
+    library, read = flavor.framework, _READERS.get(flavor.reader)
     if read is not None:
         model, version = read(path, packages.get(library, ""))
     else:

@@ -33,8 +33,8 @@ class Flavor:
     """The model's file, one of the artifact's."""
     reader: str
     """joblib, pickle, cloudpickle, skops, onnx, xgboost or lightgbm."""
-    library: str
-    """Name of the library in requirements."""
+    framework: str
+    """Name of the framework in requirements."""
     packages: dict[str, str]
     """Versions that are stated."""
     columns: tuple[str, ...] | None = None
