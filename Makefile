@@ -76,7 +76,7 @@ verify: generate lint types contracts ## What CI checks: generated files, lint, 
 
 .PHONY: lock
 lock: $(READY) ## Write the lock files anew (the newest versions within the bounds)
-	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra operator --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
+	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra operator --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/constraints.txt -o requirements/operator.txt
 	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra local --extra operator --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/operator.txt -o requirements/dev.txt
 	awk '/^[a-z]/{p=0} /^uv==/{p=1} p && !/#/' requirements/dev.txt > requirements/bootstrap.txt
 
