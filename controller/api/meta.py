@@ -6,7 +6,7 @@ A Kubernetes object that is not one of our own kinds is a `Manifest`: a plain di
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 GROUP = "mainspring.dev"
 VERSION = "v1alpha1"
@@ -49,6 +49,14 @@ class Key:
     def __str__(self) -> str:
         """Write the key as people type it, `ModelSpec/default/bikes`."""
         return f"{self.kind}/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One change of one object; `object` is its newest (for Deleted: its last) form."""
+
+    type: Literal["Added", "Modified", "Deleted"]
+    object: Manifest
 
 
 API_VERSIONS: dict[str, str] = {

@@ -40,3 +40,6 @@ class Unavailable(ClientError):
     """No answer, or none that can be trusted: worth trying again."""
 
     default_reason = "Unavailable"
+
+    retry_after_s: float | None = None
+    """Seconds after which the server asked to be tried again (`Retry-After`); None when it named none."""

@@ -1,24 +1,16 @@
 """The Kube port: what the reconcilers need from an object store, and nothing more.
 
-`local/store.py` implements it on SQLite, `clients/kube.py` will on a real API server; one contract suite
+`local/store.py` implements it on SQLite, `clients/kube.py` on a real API server; one contract suite
 (`tests/contract/`) runs on both.  Nothing above this port knows which of the two it talks to.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from controller.api.meta import Key, Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """One change of one object; `object` is its newest (for Deleted: its last) form."""
-
-    type: Literal["Added", "Modified", "Deleted"]
-    object: Manifest
+from controller.api.meta import WatchEvent as WatchEvent
 
 
 class Kube(Protocol):
