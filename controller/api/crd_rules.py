@@ -84,6 +84,13 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "exactly one of branch, tag, name, commit must be set",
         ),
     ),
+    "Serving": (
+        (
+            "!has(self.maxReplicas) || !has(self.minReplicas) || self.maxReplicas >= self.minReplicas",
+            "maxReplicas is below minReplicas",
+        ),
+        ("!has(self.autoscaling) || has(self.maxReplicas)", "autoscaling needs maxReplicas"),
+    ),
     "Dataset": (
         ("has(self.path) != has(self.uri)", "exactly one of path and uri must be set"),
         (

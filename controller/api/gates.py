@@ -15,6 +15,7 @@ from controller.api import expressions, git_rules
 from controller.api.base import Column, Duration, HashMark, Name, Size, Strict, unique_names, within
 from controller.api.data import RelativePath
 from controller.api.metrics import METRICS, Task
+from controller.api.pods import Autoscaling, PodTemplate, Resources, RouteSpec
 
 Fairness = Literal[
     "DemographicParityDifference",
@@ -286,8 +287,26 @@ class Serving(Strict):
 
     min_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     """How many servers of the champion run, 1 to 100. Default 1."""
+    max_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many servers an autoscaler may make of it. Default: none is made, minReplicas run."""
+    autoscaling: Autoscaling | None = None
+    """When servers are added, where maxReplicas is set. Default: at 70 % CPU."""
+    resources: Resources | None = None
+    """What a server asks for and may take. Default: the operator's setting. Local mode has no limits."""
+    template: PodTemplate | None = None
+    """Where the pods of the servers run."""
+    route: RouteSpec | None = None
+    """Gateways that split the requests by exact weights. Default: whole servers split them."""
     canary: Canary = Canary()
     """How a challenger takes over."""
+
+    @model_validator(mode="after")
+    def _replicas(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError(f"maxReplicas {self.max_replicas} is below minReplicas {self.min_replicas}")
+        if self.autoscaling is not None and self.max_replicas is None:
+            raise ValueError("autoscaling needs maxReplicas")
+        return self
 
 
 def _unknown_metric(value: str) -> str:

@@ -14,6 +14,7 @@ from controller.api import git_rules
 from controller.api.base import Duration, HashMark, Name, Strict, unique_names, within
 from controller.api.data import Check, Columns, Dataset, Holdout, RelativePath
 from controller.api.gates import Gate, Serving, task_of_gates
+from controller.api.pods import PodTemplate, Resources
 
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4096)]
@@ -153,6 +154,12 @@ class Training(Strict):
     """How often a failed training is tried again, 0 to 10. Default 1."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000), HashMark.NONE] = 7200
     """Longest time in seconds that one attempt may take. Default 7200."""
+    resources: Annotated[Resources | None, HashMark.NONE] = None
+    """What the program asks for and may take. Default: the operator's setting. Local mode has no limits."""
+    queue_name: Annotated[Name | None, HashMark.NONE] = None
+    """Local queue of Kueue that admits the training Jobs."""
+    template: Annotated[PodTemplate | None, HashMark.NONE] = None
+    """Where the pods of the training run."""
 
 
 class Registry(Strict):

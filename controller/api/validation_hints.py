@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.api.meta import Manifest
+from controller.api.pods import reachable
 from controller.api.strictyaml import Path
 
 Found = tuple[Path, str]
@@ -29,21 +30,12 @@ def warnings_of(manifest: Manifest) -> Iterator[Found]:
     yield from _weights(manifest)
 
 
-def reachable(replicas: int, weight: int) -> int:
-    """Compute the share in whole percent that whole servers come nearest to: k challengers beside n champions.
-
-    >>> reachable(2, 10), reachable(9, 10), reachable(1, 50)
-    (33, 10, 50)
-    """
-    best = max(1, round(replicas * weight / (100 - weight)))
-    return round(100 * best / (replicas + best))
-
-
 def _weights(manifest: Manifest) -> Iterator[Found]:
     path = ("spec", "serving", "canary", "stepWeights")
     weights, replicas = _at(manifest, *path), _at(manifest, "spec", "serving", "minReplicas")
     replicas = 1 if replicas is None else replicas
-    if not isinstance(weights, list) or not _whole(replicas, 1, 100):
+    route = _at(manifest, "spec", "serving", "route")
+    if route is not None or not isinstance(weights, list) or not _whole(replicas, 1, 100):
         return
     missed = [w for w in weights if _whole(w, 1, 99) and abs(reachable(replicas, w) - w) > 1]
     if missed:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
-from controller.api import base
+from controller.api import base, pods
 from controller.api.modelspec import IMAGE_PATTERN
 from controller.api.strictyaml import escaped
 from controller.api.strictyaml_scalars import Trap, cut, plain
@@ -32,6 +32,9 @@ PATTERNS: Final[dict[str, str]] = {
         "an image such as registry.example.com/team/train:1.2 or …@sha256: and 64 hex digits: lower case, "
         "no spaces, no http://"
     ),
+    pods.QUANTITY_PATTERN: 'an amount such as 500m, "2" or 4Gi',
+    pods.LABEL_VALUE_PATTERN: 'a label value: letters, digits, ".", "_" and "-", at most 63',
+    pods.HOSTNAME_PATTERN: "a host name such as bikes.example.com or *.example.com",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": 'letters, digits, ".", "_" and "-", beginning with a letter or digit',
 }
 """Every pattern of the language in words."""
