@@ -78,7 +78,10 @@ verify: generate lint types contracts ## What CI checks: generated files, lint, 
 lock: $(READY) ## Write the lock files anew (the newest versions within the bounds)
 	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra operator --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/constraints.txt -o requirements/operator.txt
 	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra local --extra operator --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/operator.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra jobs --extra s3 --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/jobs.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra server --extra onnx --extra xgboost --extra lightgbm --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/server.txt
 	awk '/^[a-z]/{p=0} /^uv==/{p=1} p && !/#/' requirements/dev.txt > requirements/bootstrap.txt
+	echo hatchling | $(BIN)/uv pip compile -q - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: bench
 bench: $(READY) ## Measure: start-up of the command line, decisions, the store
