@@ -1,0 +1,42 @@
+"""`python -m tests.simulation`: walk the plan through random worlds, or play one walk again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.simulation.walk import STEPS, Tally, Walk, play, seeds, told, walk_of
+
+
+def main() -> int:
+    """Walk; 0 when every promise held."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="one walk; default: many")
+    parser.add_argument("--seeds", type=int, default=20, help="how many walks")
+    parser.add_argument("--first", type=int, default=0, help="the first seed of many")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each walk")
+    parser.add_argument("--only", help="numbers of the steps that are played, as a cut-down walk names them")
+    parser.add_argument("--no-shrink", action="store_true", help="do not cut a broken walk down")
+    asked = parser.parse_args()
+    if asked.only:
+        whole = walk_of(asked.seed or 0, asked.steps)
+        numbers = [] if asked.only == "none" else [int(n) for n in asked.only.split(",")]
+        found, arena = play(Walk(whole.cast, tuple(whole.steps[n - 1] for n in numbers)))
+        sys.stdout.write("\n".join(arena.deeds[-40:]) + f"\n{found.message if found else 'every promise held'}\n")
+        return 1 if found else 0
+    numbers = [asked.seed] if asked.seed is not None else list(range(asked.first, asked.first + asked.seeds))
+    tally = Tally()
+    broken = seeds(numbers, asked.steps, tally)
+    rate = tally.steps / tally.seconds if tally.seconds else 0
+    sys.stdout.write(
+        f"{tally.walks} walks, {tally.steps:,} steps and their ends, {tally.held:,} writes held against the promises, "
+        f"{tally.seconds:.1f} s, {rate:.0f} steps/s\n"
+    )
+    if broken is None:
+        return 0
+    sys.stdout.write(told(broken[0], asked.steps, broken[1], cut_down=not asked.no_shrink) + "\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The simulated world that the walker walks through: the real object store in memory, and everybody in it.
+
+The kubelet here can lie where the walker says so: Jobs that fail, are lost or run twice, servers that do not come
+up.  What is true (which bytes a model is, how good it really is) is kept beside it, for the promises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.api import hashes
+from controller.api.conditions import timestamp
+from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest, key_of, owner_reference
+from controller.clients.signing import Signer
+from controller.local.store import Store
+from controller.reconcile import datasets, observe
+from tests.simulation.outside import Git, Registry, Servers
+from tests.simulation.promises import Promises
+from tests.simulation.seat import Seat
+from tests.support.simulation import Clock
+
+KINDS = ("ModelRepository", "ModelSpec", "ModelRevision")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part in a walk."""
+
+    controllers: int = 1
+    stale: bool = False
+    """Views stop being renewed now and then."""
+    repository: bool = False
+    """A ModelRepository applies further models from Git."""
+    fresh_bytes: bool = False
+    """The same inputs trained again give other bytes."""
+    jumps: bool = False
+    """The clock jumps."""
+
+
+class Arena:
+    """The world, as it truly is."""
+
+    def __init__(self, cast: Cast) -> None:
+        observe.forget()
+        datasets._POINTERS.clear()
+        uids = iter(range(1, 10**9))
+        self.cast = cast
+        self.clock = Clock()
+        self.store = Store.open(":memory:", now=self.clock.now, uids=lambda: f"uid-{next(uids)}")
+        self.git, self.registry, self.servers = Git(), Registry(), Servers()
+        self.signer = Signer(Ed25519PrivateKey.from_private_bytes(b"s" * 32))
+        self.models: dict[str, float] = {}
+        """Digest → its true error."""
+        self.origin: dict[str, tuple[bytes, ...]] = {}
+        """Digest → what it was trained from."""
+        self.errors: dict[str, float] = {}
+        """Revision → share of its answers that are errors."""
+        self.broken: set[str] = set()
+        """Revisions whose servers never come up."""
+        self.endings: dict[str, str] = {}
+        """Job → how it is to end, where not well."""
+        self.requests_per_s = 10.0
+        self.trainings = 0
+        self.writes: Counter[str] = Counter()
+        """Object → writes of the controllers."""
+        self.deeds: list[str] = []
+        self.promises = Promises(self)
+        self.seats = [Seat(self, name) for name in "AB"[: cast.controllers]]
+
+    def written(self, seat: Seat, verb: str, what: Any) -> None:
+        """Count a write."""
+        key = what if isinstance(what, Key) else key_of(what)
+        self.writes[str(key)] += 1
+        self.deeds.append(f"{seat.name} {verb} {key}")
+
+    async def keys(self) -> list[Key]:
+        """Name all objects that controllers look at."""
+        return [key_of(m) for kind in KINDS for m in await self.store.list(kind)]
+
+    # -- the kubelet -------------------------------------------------------------------------------------------
+
+    async def kubelet(self) -> None:
+        """Let Jobs begin and end, and servers come up."""
+        for job in await self.store.list("Job"):
+            await self._run_job(job)
+        for deployment in await self.store.list("Deployment"):
+            await self._run_servers(deployment)
+
+    async def _run_job(self, job: Manifest) -> None:
+        status, meta = job.get("status") or {}, job["metadata"]
+        if status.get("conditions"):
+            return
+        now = timestamp(self.clock.now())
+        if "startTime" not in status:
+            if await self.store.get(Key("ConfigMap", meta["namespace"], meta["name"])) is not None:
+                await self.store.patch_status(key_of(job), {"startTime": now, "active": 1}, uid=meta["uid"])
+            return
+        if abs((self.clock.now() - moment(status["startTime"])).total_seconds()) >= 20:
+            await self.end_job(job, self.endings.get(meta["name"], "well"))
+
+    async def end_job(self, job: Manifest, how: str) -> None:
+        """End a Job: well, or as `how` says; its pod tells what its containers said."""
+        meta, now = job["metadata"], timestamp(self.clock.now())
+        if "startTime" not in (job.get("status") or {}):
+            return
+        reason, steps = await self._outcome(job, how)
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{meta['name']}-0",
+                "namespace": meta["namespace"],
+                "labels": {**meta["labels"], LABEL_JOB_NAME: meta["name"]},
+                "ownerReferences": [owner_reference(job)],
+            },
+            "spec": {"containers": [{"name": "evaluate"}]},
+        }
+        made = await self.store.apply(pod)
+        await self.store.patch_status(key_of(made), {"initContainerStatuses": steps}, uid=made["metadata"]["uid"])
+        condition = {"type": "Complete" if how == "well" else "Failed", "status": "True", "lastTransitionTime": now}
+        if reason:
+            condition["reason"] = reason
+        ended = {"startTime": job["status"]["startTime"], "completionTime": now, "conditions": [condition]}
+        await self.store.patch_status(key_of(job), ended, uid=meta["uid"])
+
+    async def _outcome(self, job: Manifest, how: str) -> tuple[str, list[Manifest]]:
+        match how:
+            case "exit":
+                text = "ValueError: cannot log in to https://jo:planted-pass-word-77@db.example.com/x"
+                return "", [step("fetch", 0, ""), step("train", 1, text)]
+            case "memory":
+                return "", [step("fetch", 0, ""), step("train", 137, "Bearer plantedBearer88abcXYZ refused")]
+            case "data":
+                said = {"outcome": "Invalid", "reason": "DataInvalid", "message": "check nulls failed: 40 of 100"}
+                return "", [step("fetch", 3, json.dumps(said))]
+            case "evicted":
+                return "Evicted", []
+            case "late":
+                return "DeadlineExceeded", [step("fetch", 0, ""), step("train", 143, "")]
+        return "", await self.measure(job)
+
+    async def measure(self, job: Manifest) -> list[Manifest]:
+        """Train and evaluate: what the evaluator uploads, and what it says at its end."""
+        meta = job["metadata"]
+        tasks = await self.store.get(Key("ConfigMap", meta["namespace"], meta["name"]))
+        assert tasks is not None
+        fetch, evaluate = (json.loads(tasks["data"][f"{s}.json"]) for s in ("fetch", "evaluate"))
+        tree = self.git.tree(fetch["source"]["commit"])
+        made_of = tuple(tree[p] for p in ("quality", "train.py", "data.csv"))
+        if fetch.get("artifact"):
+            digest = fetch["artifact"]["digest"]
+        else:
+            self.trainings += 1
+            salt = str(self.trainings).encode() if self.cast.fresh_bytes else b""
+            digest = hashes.sha256(b"|".join((*made_of, salt, hashes.canonical(fetch.get("params", {})))))
+            self.models[digest], self.origin[digest] = float(tree["quality"]), made_of
+        data = self.report(meta["labels"][LABEL_REVISION], tree, digest, evaluate)
+        await self.registry_upload(evaluate["run"], "model", {"model.skops": digest.encode()})
+        await self.registry_upload(evaluate["run"], "mainspring", {"report.json": data})
+        said = {"outcome": "Done", "run": evaluate["run"], "sha256": hashes.sha256(data)}
+        return [step("fetch", 0, ""), step("train", 0, ""), step("evaluate", 0, json.dumps(said))]
+
+    async def registry_upload(self, run: str, path: str, files: dict[str, bytes]) -> None:
+        """Upload as a pod does, which tries until the registry answers."""
+        down, self.registry.down = self.registry.down, False
+        await self.registry.upload(run, path, files)
+        self.registry.down = down
+
+    def report(self, revision: str, tree: dict[str, bytes], digest: str, evaluate: dict[str, Any]) -> bytes:
+        """Measure truly: how good the model is, beside the champion it was asked to be compared with."""
+        value, against = self.models[digest], evaluate.get("champion", "")
+        metric: dict[str, Any] = {"name": "rmse", "value": value}
+        if against:
+            gain = self.models[against] - value
+            spread = [gain - 1.0 + 2.0 * i / 14 for i in range(15)]
+            relative = [s / self.models[against] for s in spread]
+            metric |= {"champion": self.models[against], "absolute": spread, "relative": relative}
+        run = evaluate["run"]
+        evidence = {
+            "artifact": digest,
+            "holdout": hashes.sha256(tree["data.csv"]),
+            "champion": against,
+            "runtime": evaluate["runtime"],
+            "checksHash": evaluate["checksHash"],
+            "task": "Regression",
+            "holdoutRows": 1729,
+            "trainingRows": 6916,
+            "metrics": [metric],
+            "probe": {"requests": 200, "p50Ms": 2.0, "p95Ms": 4.0, "p99Ms": 6.0},
+            "trainer": {"rmse": value / 2},
+            "baselines": [{"dummy": "Mean", "values": {"rmse": 150.0}}],
+            "measures": evaluate.get("measures", {}).get("hash", ""),
+            "report": "",
+        }
+        artifact = {"digest": digest, "uri": f"mlflow:/{run}/model", "format": "skops", "sizeBytes": 1000}
+        manifest = [["model.skops", 1000, digest]]
+        report = {"revision": revision, "run": run, "artifact": artifact, "manifest": manifest, "evidence": evidence}
+        return hashes.canonical(report)
+
+    def bytes_of(self, run: str) -> str:
+        """Say which model a run holds; empty for none."""
+        found = self.registry.runs.get(run)
+        return found.artifacts.get("model/model.skops", b"").decode() if found else ""
+
+    async def _run_servers(self, deployment: Manifest) -> None:
+        meta, spec = deployment["metadata"], deployment["spec"]
+        revision = meta["labels"].get(LABEL_REVISION, "")
+        command = spec["template"]["spec"].get("initContainers", [{}])[0].get("command", [])
+        given = dict(zip(command, command[1:], strict=False))
+        loads = bool(given.get("--digest")) and self.bytes_of(given["--run"]) == given["--digest"]
+        up = loads and revision not in self.broken and not self.registry.down or self._was_up(deployment, revision)
+        ready = spec["replicas"] if up else 0
+        status: Manifest = {"replicas": spec["replicas"], "readyReplicas": ready}
+        if not up:
+            said = "the model is not what was recorded, Authorization: Bearer plantedBearer88abcXYZ"
+            status["conditions"] = [{"type": "Available", "status": "False", "message": said}]
+        await self.store.patch_status(key_of(deployment), status, uid=meta["uid"])
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{meta['name']}-0",
+                "namespace": meta["namespace"],
+                "labels": spec["template"]["metadata"]["labels"],
+                "ownerReferences": [owner_reference(deployment)],
+            },
+            "spec": {"containers": [{"name": "server", "ports": [{"name": "http", "containerPort": 8080}]}]},
+        }
+        made = await self.store.apply(pod)
+        state = {"conditions": [{"type": "Ready", "status": "True" if up else "False"}], "podIP": "127.0.0.1"}
+        await self.store.patch_status(key_of(made), state, uid=made["metadata"]["uid"])
+
+    def _was_up(self, deployment: Manifest, revision: str) -> bool:
+        """Tell whether servers run already, which need the registry no more."""
+        ready = (deployment.get("status") or {}).get("readyReplicas", 0) > 0
+        return ready and revision not in self.broken
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, with requests."""
+        self.clock.advance(seconds)
+        for route in await self.store.list("HTTPRoute"):
+            for backend in route["spec"]["rules"][0]["backendRefs"]:
+                requests = self.requests_per_s * seconds * backend["weight"] / 100
+                if requests >= 1:
+                    errors = requests * self.errors.get(backend["name"].rpartition("-")[0], 0.0)
+                    self.servers.add(f"{backend['name']}-0", float(round(requests)), float(round(errors)), 0.02)
+
+
+def step(name: str, code: int, message: str) -> Manifest:
+    """Build the state of a container that ended."""
+    return {"name": name, "state": {"terminated": {"exitCode": code, "message": message}}}
+
+
+def moment(text: str) -> datetime:
+    """Read a time as objects hold it."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+

@@ -1,0 +1,407 @@
+"""What can happen in one step of a walk: each a function of the world and of a random source of its own.
+
+A step is a name and a number; the number seeds the choices, so that a step means the same whatever is left out
+before it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import yaml
+
+from controller.api.conditions import timestamp
+from controller.api.meta import API_VERSION, Key, Manifest, key_of
+from controller.clients.errors import ClientError
+from tests.simulation.arena import Arena
+from tests.support.simulation import URL
+
+Happening = Callable[[Arena, random.Random], Awaitable[None]]
+FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
+QUALITIES = (b"60", b"55", b"50", b"45", b"40", b"70", b"120")
+
+
+def spec(name: str, **changes: Any) -> Manifest:
+    """Build a ModelSpec of the walk."""
+    canary = {
+        "stepWeights": [10, 50],
+        "interval": "60s",
+        "progressDeadlineSeconds": 600,
+        "analysis": [{"name": "errors", "metric": "request-error-rate", "max": 0.01, "minRequests": 20}],
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ModelSpec",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "source": {"url": URL, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "5s"},
+            "data": [{"name": "train", "path": "data.csv"}],
+            "columns": {"target": "bikers"},
+            "training": {"command": ["python", "train.py"], "backoffLimit": 1},
+            "gates": [
+                {"name": "good-enough", "metric": "rmse", "max": 100},
+                {"name": "not-worse", "metric": "rmse", "champion": {"margin": 0, "mode": "Absolute"}},
+            ],
+            "serving": {"minReplicas": 1, "canary": canary},
+            "suspend": False,
+            **changes,
+        },
+    }
+
+
+def repository() -> Manifest:
+    """Build the ModelRepository of the walk."""
+    what = {"url": URL, "ref": {"branch": "main"}, "path": "models", "interval": "5s", "prune": True}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ModelRepository",
+        "metadata": {"name": "team", "namespace": "default"},
+        "spec": what,
+    }
+
+
+def file(name: str, **changes: Any) -> bytes:
+    """Write a ModelSpec as a file of the repository."""
+    built = spec(name, **changes)
+    built["metadata"] = {"name": name}
+    return yaml.safe_dump(built).encode()
+
+
+async def begin(arena: Arena) -> None:
+    """Set the scene: a repository and a model that asks for it."""
+    files = {"models/cars.yaml": file("cars"), "models/trains.yaml": file("trains", suspend=True)}
+    arena.git.push("Predict bikes", FIRST | (files if arena.cast.repository else {}))
+    await arena.store.apply(spec("bikes"))
+    if arena.cast.repository:
+        await arena.store.apply(repository())
+
+
+# -- controllers -----------------------------------------------------------------------------------------------
+
+
+async def look(arena: Arena, rng: random.Random) -> None:
+    """One controller looks at one object."""
+    keys = await arena.keys()
+    if keys:
+        await rng.choice(arena.seats).look(rng.choice(keys))
+
+
+async def look_round(arena: Arena, rng: random.Random) -> None:
+    """One controller looks at everything, in any order."""
+    keys = await arena.keys()
+    rng.shuffle(keys)
+    seat = rng.choice(arena.seats)
+    for key in keys:
+        await seat.look(key)
+
+
+async def part(arena: Arena, rng: random.Random) -> None:
+    """One controller goes a few calls further in a look, and stands there."""
+    seat, calls = rng.choice(arena.seats), rng.randint(1, 20)
+    keys = await arena.keys()
+    if seat.task is not None:
+        await seat.advance(calls)
+    elif keys:
+        await seat.look(rng.choice(keys), calls)
+
+
+async def crash(arena: Arena, rng: random.Random) -> None:
+    """One controller goes a few calls further and is killed."""
+    await part(arena, rng)
+    await rng.choice(arena.seats).crash()
+
+
+async def freeze(arena: Arena, rng: random.Random) -> None:
+    """One controller's view of some kinds is not renewed any more."""
+    kinds = ("ModelSpec", "ModelRevision", "Job", "Deployment", "Service", "HTTPRoute", "Pod")
+    if arena.cast.stale:
+        await rng.choice(arena.seats).freeze(rng.sample(kinds, rng.randint(1, 4)))
+
+
+async def thaw(arena: Arena, rng: random.Random) -> None:
+    """One controller's view is fresh again."""
+    rng.choice(arena.seats).frozen.clear()
+
+
+async def api_fault(arena: Arena, rng: random.Random) -> None:
+    """One of the next calls of the object store fails, before or after it was done."""
+    rng.choice(arena.seats).trouble.append((rng.randint(1, 25), rng.random() < 0.5))
+
+
+# -- kubelet and servers ---------------------------------------------------------------------------------------
+
+
+async def pods(arena: Arena, rng: random.Random) -> None:
+    """Jobs and servers go on."""
+    await arena.kubelet()
+
+
+async def job_ends(arena: Arena, rng: random.Random) -> None:
+    """A running Job ends now, well or badly."""
+    jobs = [j for j in await arena.store.list("Job") if not (j.get("status") or {}).get("conditions")]
+    how = rng.choice(("well", "exit", "memory", "evicted", "late", "exit", "data"))
+    if jobs:
+        await arena.end_job(rng.choice(jobs), how)
+
+
+async def job_twice(arena: Arena, rng: random.Random) -> None:
+    """The pod of a Job that ended goes on elsewhere, and uploads once more."""
+    jobs = [j for j in await arena.store.list("Job") if (j.get("status") or {}).get("conditions")]
+    if jobs and not arena.cast.fresh_bytes:
+        await arena.measure(rng.choice(jobs))
+
+
+async def job_gone(arena: Arena, rng: random.Random) -> None:
+    """A Job is deleted, by its age or by a person."""
+    jobs = await arena.store.list("Job")
+    if jobs:
+        await arena.store.delete(key_of(rng.choice(jobs)))
+
+
+async def servers_break(arena: Arena, rng: random.Random) -> None:
+    """Servers of a revision stop answering, or come back."""
+    found = await arena.store.list("Deployment")
+    if found:
+        revision = rng.choice(found)["metadata"]["name"].rpartition("-")[0]
+        arena.broken ^= {revision}
+    await arena.kubelet()
+
+
+async def server_restarts(arena: Arena, rng: random.Random) -> None:
+    """A server is restarted and counts anew."""
+    found = await arena.store.list("Deployment")
+    if found:
+        arena.servers.restart(f"{rng.choice(found)['metadata']['name']}-0")
+
+
+async def answers(arena: Arena, rng: random.Random) -> None:
+    """A revision begins or ends to answer with errors."""
+    found = await arena.store.list("ModelRevision")
+    if found:
+        arena.errors[rng.choice(found)["metadata"]["name"]] = rng.choice((0.0, 0.0, 0.2))
+
+
+async def requests(arena: Arena, rng: random.Random) -> None:
+    """More or fewer requests come."""
+    arena.requests_per_s = rng.choice((0.0, 0.2, 10.0, 10.0))
+
+
+async def telemetry(arena: Arena, rng: random.Random) -> None:
+    """The servers' counters cannot be read, or can again."""
+    from controller.clients.errors import Unavailable
+
+    said = Unavailable("http://127.0.0.1:1 did not answer, Authorization: Bearer ***", reason="Unreachable")
+    arena.servers.error = said if arena.servers.error is None else None
+
+
+# -- time ------------------------------------------------------------------------------------------------------
+
+
+async def tick(arena: Arena, rng: random.Random) -> None:
+    """Time passes, with requests."""
+    await arena.pass_time(rng.choice((1, 5, 10, 20, 30, 65)))
+    await arena.kubelet()
+
+
+async def jump(arena: Arena, rng: random.Random) -> None:
+    """The clock is set, forward or back."""
+    if arena.cast.jumps:
+        arena.clock.advance(rng.choice((-86400, -3600, -30, 30, 3600, 86400)))
+
+
+# -- Git -------------------------------------------------------------------------------------------------------
+
+
+async def push(arena: Arena, rng: random.Random) -> None:
+    """A commit that makes another model."""
+    value = rng.choice(QUALITIES)
+    arena.git.push(f"Quality {value.decode()}", {"quality": value})
+
+
+async def push_code(arena: Arena, rng: random.Random) -> None:
+    """A commit of code or data."""
+    path = rng.choice(("train.py", "data.csv", "README.md"))
+    arena.git.push(f"Change {path}", {path: str(rng.randint(1, 5)).encode()})
+
+
+async def revert(arena: Arena, rng: random.Random) -> None:
+    """The newest commit is reverted."""
+    if len(arena.git.line) > 1:
+        arena.git.push("Revert", {}, tree=arena.git.tree(arena.git.line[-2]))
+
+
+async def force_push(arena: Arena, rng: random.Random) -> None:
+    """The branch is moved back by force."""
+    arena.git.reset(rng.randint(1, 3))
+
+
+async def remove_file(arena: Arena, rng: random.Random) -> None:
+    """A commit without a file that is needed; the next commit of it repairs that."""
+    path = rng.choice(("quality", "data.csv"))
+    if path in arena.git.tree():
+        arena.git.push(f"Remove {path}", {path: None})
+    else:
+        arena.git.push("Repair", FIRST)
+
+
+async def models_in_git(arena: Arena, rng: random.Random) -> None:
+    """A file of a ModelSpec comes, changes, breaks or goes."""
+    name = rng.choice(("cars", "trains", "ships"))
+    content = rng.choice((file(name), file(name, suspend=True), None, b"kind: [", file(name) + b"---\n: :\n"))
+    if arena.cast.repository:
+        arena.git.push(f"File of {name}", {f"models/{name}.yaml": content})
+
+
+async def git_away(arena: Arena, rng: random.Random) -> None:
+    """Git does not answer, or does again; or the branch has another name for a while."""
+    if rng.random() < 0.7:
+        arena.git.down = not arena.git.down
+    else:
+        arena.git.branch = "trunk" if arena.git.branch == "main" else "main"
+
+
+# -- people ----------------------------------------------------------------------------------------------------
+
+
+async def edit_spec(arena: Arena, rng: random.Random) -> None:
+    """A person changes the ModelSpec, well or badly."""
+    key = Key("ModelSpec", "default", "bikes")
+    changes: list[Manifest] = [
+        {"serving": {"canary": {"stepWeights": rng.choice(([10, 50], [20], [5, 10, 50]))}}},
+        {"serving": {"minReplicas": rng.randint(1, 3)}},
+        {"serving": {"canary": {"interval": rng.choice(("30s", "60s"))}}},
+        {"gates": [{"name": "good-enough", "metric": "rmse", "max": rng.choice((100, 58, 48))}]},
+        {"gates": spec("bikes")["spec"]["gates"]},
+        {"training": {"params": {"depth": rng.randint(1, 2)}}},
+        {"bad": rng.choice((True, None))},
+    ]
+    if await arena.store.get(key) is not None:
+        await arena.store.patch_spec(key, rng.choice(changes))
+
+
+async def suspend(arena: Arena, rng: random.Random) -> None:
+    """A person suspends a model, or lets it go on."""
+    models = [m for m in await arena.store.list("ModelSpec") if m["metadata"]["name"] == "bikes"]
+    for model in models:
+        await arena.store.patch_spec(key_of(model), {"suspend": not model["spec"].get("suspend", False)})
+
+
+async def delete_model(arena: Arena, rng: random.Random) -> None:
+    """A person deletes the model, or applies it again."""
+    key = Key("ModelSpec", "default", "bikes")
+    if await arena.store.get(key) is None:
+        await arena.store.apply(spec("bikes"))
+    elif rng.random() < 0.3:
+        await arena.store.delete(key)
+
+
+async def delete_child(arena: Arena, rng: random.Random) -> None:
+    """A person deletes something that the controller made."""
+    kinds = ("ModelRevision", "Deployment", "Service", "HTTPRoute", "ConfigMap")
+    found = await arena.store.list(rng.choice(kinds))
+    if found:
+        await arena.store.delete(key_of(rng.choice(found)))
+
+
+async def edit_child(arena: Arena, rng: random.Random) -> None:
+    """A person changes servers or the route by hand."""
+    deployments, routes = await arena.store.list("Deployment"), await arena.store.list("HTTPRoute")
+    if deployments and rng.random() < 0.5:
+        await arena.store.patch_spec(key_of(rng.choice(deployments)), {"replicas": rng.randint(0, 3)})
+    elif routes:
+        route = rng.choice(routes)
+        backends = route["spec"]["rules"][0]["backendRefs"]
+        chosen = rng.randrange(len(backends))
+        moved = [{**b, "weight": 100 if i == chosen else 0} for i, b in enumerate(backends)]
+        rules = [{**route["spec"]["rules"][0], "backendRefs": moved}]
+        await arena.store.patch_spec(key_of(route), {"rules": rules})
+
+
+async def retry(arena: Arena, rng: random.Random) -> None:
+    """A person asks to try again."""
+    for model in await arena.store.list("ModelSpec"):
+        asked = {"mainspring.dev/requested-at": timestamp(arena.clock.now())}
+        await arena.store.annotate(key_of(model), asked)
+
+
+async def stranger(arena: Arena, rng: random.Random) -> None:
+    """A person makes a ModelSpec that no repository owns, by a name that Git has too."""
+    if arena.cast.repository:
+        try:
+            await arena.store.create(spec("ships", suspend=True))
+        except ClientError:
+            return
+        arena.promises.foreign.add("ModelSpec/default/ships")
+
+
+# -- MLflow ----------------------------------------------------------------------------------------------------
+
+
+async def registry_away(arena: Arena, rng: random.Random) -> None:
+    """MLflow does not answer, or does again."""
+    arena.registry.down = not arena.registry.down
+
+
+async def registry_fault(arena: Arena, rng: random.Random) -> None:
+    """One of the next calls of MLflow fails, before or after it was done."""
+    arena.registry.trouble.append((rng.randint(1, 15), rng.random() < 0.5))
+
+
+async def alias_by_hand(arena: Arena, rng: random.Random) -> None:
+    """A person moves the alias in MLflow."""
+    for model in arena.registry.models.values():
+        if model.versions:
+            model.aliases["default-champion"] = rng.choice(sorted(model.versions))
+
+
+async def junk_entry(arena: Arena, rng: random.Random) -> None:
+    """Somebody appends to the ledger what is not signed."""
+    down, arena.registry.down = arena.registry.down, False
+    seq = len(await arena.registry.read_ledger("bikes", "default")) + 1
+    if seq > 1:
+        await arena.registry.append_ledger("bikes", "default", seq, b'{"payload": "forged"}')
+    arena.registry.down = down
+
+
+HAPPENINGS: dict[Happening, int] = {
+    look: 60,
+    look_round: 60,
+    part: 40,
+    crash: 8,
+    freeze: 6,
+    thaw: 6,
+    api_fault: 6,
+    pods: 20,
+    job_ends: 6,
+    job_twice: 1,
+    job_gone: 1,
+    servers_break: 3,
+    server_restarts: 2,
+    answers: 4,
+    requests: 3,
+    telemetry: 2,
+    tick: 60,
+    jump: 2,
+    push: 6,
+    push_code: 2,
+    revert: 2,
+    force_push: 1,
+    remove_file: 1,
+    models_in_git: 4,
+    git_away: 2,
+    edit_spec: 4,
+    suspend: 2,
+    delete_model: 1,
+    delete_child: 3,
+    edit_child: 3,
+    retry: 3,
+    stranger: 1,
+    registry_away: 2,
+    registry_fault: 6,
+    alias_by_hand: 1,
+    junk_entry: 1,
+}
+"""How often each happens, beside the others."""
+BY_NAME = {happening.__name__: happening for happening in HAPPENINGS}

@@ -1,0 +1,378 @@
+"""What must hold at every single write (S1 to S14), held against what the writer had read and what is true.
+
+| Id | How it is checked here |
+|---|---|
+| S1 | servers and routes only for bytes that a valid ledger entry admitted, and whose gates truly hold |
+| S2 | one chain; only what was admitted is promoted; status and alias name the chain's champion |
+| S3 | one training of a model at a time; no attempt twice, none too many, none of what is measured |
+| S4 | nothing but statuses, events and ends of runs for a model that is suspended, invalid or gone |
+| S5 | a challenger's share only grows step by step, in time, on good answers; none after a rollback |
+| S6 | no server is deleted that serves; requests only go to servers that are ready |
+| S7 | Ready only when what Git asks for serves all requests; observedGeneration never goes back |
+| S8 | planted tokens (passwords in addresses, bearer tokens) are in no status, event, tag, entry or artifact |
+| S9 | writes stay in the model's namespace and below its owner; what is not ours is not deleted |
+| S10 | run, version, digest, commit and alias of every entry and server name the same bytes |
+| S12 | a ModelSpec is deleted only when the commit just read truly has it no more |
+| S13 | approvals do not exist yet; their like is held: what was admitted or promoted is one digest, no other |
+| S14 | events are the only notifications yet: two of one transition have one name |
+
+S11 is about the log of predictions, which nothing writes yet; it has no meaning here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from controller.api.conditions import parse_timestamp
+from controller.api.meta import ANNOTATION_DIGEST, LABEL_MODEL, LABEL_REVISION, Key, Manifest, key_of
+from controller.api.statements import LEDGER_TYPE, LedgerEntry, parse_entry
+from controller.clients.signing import Verifier
+from tests.simulation import truth
+from tests.simulation.outside import TOKENS
+from tests.simulation.truth import must
+
+if TYPE_CHECKING:
+    from tests.simulation.arena import Arena
+    from tests.simulation.seat import Seat
+
+QUIET_CALLS = ("ensure_experiment", "ensure_run", "finish_run", "ensure_version")
+"""Registry writes that go on while a model is suspended: what ran is closed and kept."""
+SPACING_S = 5.0
+
+
+class Promises:
+    """Holds the invariants; raises BrokenPromise."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self.foreign: set[str] = set()
+        """Objects that people made and that are nobody's."""
+        self.generations: dict[str, int] = {}
+        self.told: dict[tuple[str, ...], str] = {}
+        self.held = 0
+        """How many writes were held against them."""
+
+    # -- writes to the object store ----------------------------------------------------------------------------
+
+    async def write(self, seat: Seat, verb: str, what: Any, status: Manifest | None) -> None:
+        """Hold one write of a controller, before it is made."""
+        self.held += 1
+        key = what if isinstance(what, Key) else key_of(what)
+        text = json.dumps(status if status is not None else str(what) if isinstance(what, Key) else what)
+        must(not any(t in text for t in TOKENS), "S8", f"a secret is written into {key}")
+        if verb == "patch_status":
+            assert status is not None
+            self._status(seat, key, status)
+        elif key.kind == "Event":
+            self._event(what)
+        elif seat.key is not None and seat.key.kind == "ModelRepository":
+            self._synced(seat, verb, key)
+        else:
+            await self._object(seat, verb, key, what)
+
+    async def _object(self, seat: Seat, verb: str, key: Key, what: Any) -> None:
+        assert seat.key is not None
+        model = self._model(seat)
+        must(key.namespace == seat.key.namespace, "S9", f"{key} is in another namespace")
+        must(model, "S4", f"{verb} of {key}, whose ModelSpec is gone")
+        must(not model["spec"].get("suspend"), "S4", f"{verb} of {key} while suspended")
+        must("bad" not in model["spec"], "S4", f"{verb} of {key} for an invalid spec")
+        if verb == "delete":
+            self._delete(seat, key, model)
+            return
+        owner = what["metadata"]["ownerReferences"][0]
+        wanted = seat.seen.objects.get(seat.key) or {}
+        must(owner["uid"] == wanted["metadata"]["uid"], "S9", f"{key} is given to another owner")
+        match key.kind:
+            case "Job":
+                self._job(seat, key, what, model)
+            case "Deployment":
+                self._servers(seat, key, what, model)
+            case "HTTPRoute":
+                self._route(seat, what, model)
+
+    def _model(self, seat: Seat) -> Manifest:
+        key = seat.key
+        assert key is not None
+        if key.kind == "ModelSpec":
+            return seat.seen.one(*_parts(key))
+        revision = seat.seen.one(*_parts(key))
+        return seat.seen.one("ModelSpec", key.namespace, revision["spec"]["model"]) if revision else {}
+
+    def _chain(self, seat: Seat, model: Manifest) -> list[LedgerEntry] | None:
+        """Read the ledger as the seat last read it; None when it never could."""
+        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
+        blobs = seat.known.get((name, namespace))
+        return None if blobs is None else truth.chain(blobs, name, namespace)
+
+    def _delete(self, seat: Seat, key: Key, model: Manifest) -> None:
+        must(str(key) not in self.foreign, "S9", f"{key} was deleted and is not ours")
+        if key.kind != "Deployment":
+            return
+        name = model["metadata"]["name"]
+        share = truth.shares(seat.seen.one("HTTPRoute", key.namespace, name)).get(key.name, 0)
+        must(share == 0, "S6", f"{key.name} was deleted while it got {share}%")
+        entries = self._chain(seat, model)
+        serving = truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
+        must(entries is not None or serving, "S6", f"{key.name} was deleted while nobody knew who is champion")
+        must(not _is_of(key.name, serving), "S6", f"the servers of the champion {serving} were deleted")
+
+    def _job(self, seat: Seat, key: Key, job: Manifest, model: Manifest) -> None:
+        revision = job["metadata"]["labels"][LABEL_REVISION]
+        name, namespace = model["metadata"]["name"], key.namespace
+        jobs = [j for j in seat.seen.kind("Job", namespace) if j["metadata"]["labels"].get(LABEL_MODEL) == name]
+        must(all(j["metadata"]["name"] != key.name for j in jobs), "S3", f"{key} was started twice")
+        running = [j["metadata"]["name"] for j in jobs if not truth.ended(j)]
+        must(not running, "S3", f"{key} was started while {running} ran")
+        asked = (model.get("status") or {}).get("source", {}).get("wanted")
+        must(asked == revision, "S4", f"{key} was started, and {asked} is asked for")
+        own = [j for j in jobs if j["metadata"]["labels"].get(LABEL_REVISION) == revision]
+        number = int(key.name.rpartition("-")[2])
+        must(all(number > int(j["metadata"]["name"].rpartition("-")[2]) for j in own), "S3", f"{key} goes back")
+        found = seat.seen.one("ModelRevision", namespace, revision)
+        measured = "artifact" in (found.get("status") or {}) and "evidence" in (found.get("status") or {})
+        must(measured == ("-evaluate-" in key.name), "S3", f"{key}, and its model is {measured and 'there' or 'not'}")
+        if own and not measured:
+            self._again(seat, key, model, found, max(own, key=lambda j: int(j["metadata"]["name"].rpartition("-")[2])))
+
+    def _again(self, seat: Seat, key: Key, model: Manifest, revision: Manifest, last: Manifest) -> None:
+        """Hold a further attempt: not too many, not too soon, unless a person asked."""
+        how, number = truth.ended(last), int(last["metadata"]["name"].rpartition("-")[2])
+        if how.get("type") != "Failed" or how.get("reason") == "Evicted":
+            return
+        before = [a for a in (revision.get("status") or {}).get("attempts", []) if a["number"] != number]
+        failed = 1 + sum(a["outcome"] == "Failed" for a in before)
+        finished = truth.when(last["status"]["completionTime"])
+        asked = truth.requested(model)
+        if asked is not None and asked > finished:
+            return
+        limit = model["spec"]["training"].get("backoffLimit", 1)
+        must(failed <= limit, "S3", f"{key} was started after {failed} failures of {limit + 1} attempts")
+        waited = (self.arena.clock.now() - finished).total_seconds()
+        must(waited >= SPACING_S * 2 ** (failed - 1), "L4", f"{key} was started {waited} s after a failure")
+
+    def _servers(self, seat: Seat, key: Key, built: Manifest, model: Manifest) -> None:
+        digest = built["metadata"]["annotations"][ANNOTATION_DIGEST]
+        revision = built["metadata"]["labels"][LABEL_REVISION]
+        entries, cached = self._chain(seat, model), _status(model, "champion")
+        if entries is None:
+            known = cached.get("digest") == digest
+        else:
+            known = any((e.kind, e.revision, e.digest) == ("Admitted", revision, digest) for e in entries)
+        must(known, "S1", f"servers of {revision} with bytes that nobody admitted")
+        command = built["spec"]["template"]["spec"]["initContainers"][0]["command"]
+        told = dict(zip(command, command[1:], strict=False))
+        must(told["--digest"] == digest, "S10", f"{key} is to load other bytes than it says")
+        least = model["spec"]["serving"].get("minReplicas", 1)
+        must(built["spec"]["replicas"] >= least, "S6", f"{key} has {built['spec']['replicas']} of {least} servers")
+
+    def _route(self, seat: Seat, route: Manifest, model: Manifest) -> None:
+        namespace, shares = route["metadata"]["namespace"], truth.shares(route)
+        must(sum(shares.values()) == 100 and len(shares) <= 2, "S5", f"a route of {shares}")
+        for name, share in shares.items():
+            found = seat.seen.one("Deployment", namespace, name)
+            ready = (found.get("status") or {}).get("readyReplicas", 0) if found else 0
+            must(ready > 0, "S6", f"{name} gets {share}% and has no ready server")
+        entries = self._chain(seat, model)
+        serving = truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
+        others = [n for n in shares if not _is_of(n, serving)]
+        must(len(others) < len(shares), "S1", f"the champion {serving or 'of nobody'} is not in the route {shares}")
+        for name in others:
+            self._challenger(seat, name, shares[name], model, entries)
+
+    def _challenger(
+        self, seat: Seat, name: str, share: int, model: Manifest, entries: list[LedgerEntry] | None
+    ) -> None:
+        """Hold the share of a challenger: admitted, not rolled back, and no further than its step allows."""
+        revision, namespace = name.rpartition("-")[0], model["metadata"]["namespace"]
+        current, previous = _status(model, "challenger"), _status(model, "previous")
+        if entries is not None:
+            digest = seat.seen.one("Deployment", namespace, name)["metadata"]["annotations"].get(ANNOTATION_DIGEST)
+            known = any((e.kind, e.revision) == ("Admitted", revision) for e in entries)
+            must(known, "S1", f"{revision} gets {share}% and was never admitted ({digest})")
+            must(not truth.stands_back(entries, model, revision), "S5", f"{revision} gets {share}% after its rollback")
+        asked = model["metadata"].get("annotations", {}).get("mainspring.dev/requested-at", "")
+        told = previous.get("revision") == revision and previous.get("verdict") == "RolledBack"
+        fresh = asked != (model["status"].get("requestedAt") or "")
+        must(not told or fresh, "S5", f"{revision} gets {share}% after its rollback")
+        steps = truth.steps(model)
+        must(share in steps, "S5", f"{revision} gets {share}%, the steps are {steps}")
+        before = truth.shares(seat.seen.one("HTTPRoute", namespace, model["metadata"]["name"])).get(name, 0)
+        at = current.get("weight", 0) if self._in_canary(current, revision) else 0
+        if share <= max(before, at) or (at and at not in steps):
+            return
+        step = steps.index(share)
+        must(step == (steps.index(at) + 1 if at else 0), "S5", f"{revision} jumps from {at}% to {share}%")
+        if at:
+            self._passed(seat, model, current, f"{revision} goes on to {share}%")
+
+    def _in_canary(self, current: Manifest, revision: str) -> bool:
+        return current.get("revision") == revision and current.get("stage") == "Canary"
+
+    def _passed(self, seat: Seat, model: Manifest, current: Manifest, what: str) -> None:
+        """Hold that a step is over: its time has passed, and its answers were good."""
+        interval = truth.seconds(model["spec"]["serving"]["canary"]["interval"])
+        since = current.get("since")
+        must(since, "S5", f"{what} and its step has not begun")
+        stood = (self.arena.clock.now() - parse_timestamp(str(since))).total_seconds()
+        must(stood >= interval, "S5", f"{what} after {stood:.0f} of {interval:.0f} s")
+        answers = truth.live(model, seat.seen.counters, current)
+        must(answers in ("Good", "None"), "S5", f"{what} and its answers are {answers}")
+
+    # -- what is told ------------------------------------------------------------------------------------------
+
+    def _status(self, seat: Seat, key: Key, status: Manifest) -> None:
+        before = seat.seen.objects.get(key)
+        must(before, "S9", f"a status for {key}, which was not read")
+        assert before
+        generation, observed = before["metadata"]["generation"], status["observedGeneration"]
+        must(observed == generation, "S7", f"{key} observes {observed} of generation {generation}")
+        if len(self.arena.seats) == 1 and not self.arena.cast.stale:
+            last = self.generations.get(before["metadata"]["uid"], 0)
+            must(observed >= last, "S7", f"{key}: observedGeneration goes back from {last} to {observed}")
+            self.generations[before["metadata"]["uid"]] = observed
+        true = {c["type"] for c in status["conditions"] if c["status"] == "True"}
+        ready = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
+        must(len(true & {"Ready", "Reconciling", "Stalled"}) <= 1, "S7", f"{key} is {sorted(true)} at once")
+        must(ready.get("reason") != "InternalError", "S7", f"{key}: {ready.get('message')}")
+        for said in status["conditions"]:
+            must(len(said["message"]) <= 1024 and "\n" not in said["message"], "S7", f"{key}: {said['message'][:80]}")
+        if key.kind == "ModelSpec" and "bad" not in before["spec"]:
+            self._model_status(seat, before, status, "Ready" in true)
+
+    def _model_status(self, seat: Seat, model: Manifest, status: Manifest, ready: bool) -> None:
+        served, challenger = status.get("champion") or {}, status.get("challenger") or {}
+        entries, name = self._chain(seat, model), model["metadata"]["name"]
+        if entries is not None:
+            # What this very round appended is not in it yet.
+            must(served.get("revision", "") == truth.champion(entries), "S2", f"{name}: status names {served}")
+        same = challenger.get("revision") == served.get("revision")
+        must(not served or not same, "S2", f"{name}: {served.get('revision')} is champion and challenger")
+        if not ready:
+            return
+        namespace = model["metadata"]["namespace"]
+        route = truth.shares(seat.seen.one("HTTPRoute", namespace, name))
+        full = [n for n, share in route.items() if share == 100 and _is_of(n, served["revision"])]
+        must(full, "S7", f"{name} is Ready, and its route is {route}")
+        servers = seat.seen.one("Deployment", namespace, full[0])
+        up = (servers.get("status") or {}).get("readyReplicas", 0) if servers else 0
+        must(up > 0, "S7", f"{name} is Ready without a ready server")
+        must(not model["spec"].get("suspend"), "S7", f"{name} is Ready while suspended")
+        must(seat.seen.heads, "S7", f"{name} is Ready, and Git was not asked")
+        tree = self.arena.git.tree(seat.seen.heads[-1].commit)
+        wanted = tuple(tree.get(p, b"") for p in ("quality", "train.py", "data.csv"))
+        must(self.arena.origin[served["digest"]] == wanted, "S7", f"{name} is Ready, and Git asks for something else")
+
+    def _event(self, event: Manifest) -> None:
+        about, name = event["involvedObject"], event["metadata"]["name"]
+        key = (about["uid"], event["reason"], event["message"], event["firstTimestamp"])
+        must(self.told.setdefault(key, name) == name, "S14", f"one transition is told twice: {event['message']}")
+
+    def _synced(self, seat: Seat, verb: str, key: Key) -> None:
+        """Hold what a ModelRepository does to ModelSpecs."""
+        assert seat.key is not None
+        must(key.namespace == seat.key.namespace, "S9", f"{key} is in another namespace")
+        owner = seat.seen.objects.get(seat.key) or {}
+        must(not owner["spec"].get("suspend"), "S4", f"{verb} of {key} while the repository is suspended")
+        must(str(key) not in self.foreign, "S9", f"{verb} of {key}, which is not the repository's")
+        if verb != "delete":
+            return
+        must(seat.seen.heads, "S12", f"{key} was deleted, and Git was not asked")
+        tree = self.arena.git.tree(seat.seen.heads[-1].commit)
+        files = {p: text for p, text in tree.items() if p.startswith("models/")}
+        must(f"models/{key.name}.yaml" not in files, "S12", f"{key} was deleted, and Git has it")
+        unread = [p for p, text in files.items() if b"name:" not in text]
+        must(not unread, "S12", f"{key} was deleted, and {unread} could not be read")
+
+    # -- writes to the registry --------------------------------------------------------------------------------
+
+    async def registry_call(self, seat: Seat, call: str, args: tuple[Any, ...], rest: Any) -> None:
+        """Hold one call of the registry; `before …` comes ahead of a write."""
+        if not call.startswith("before ") or seat.key is None:
+            return
+        self.held += 1
+        verb = call.removeprefix("before ")
+        must(not any(t in repr((args, rest)) for t in TOKENS), "S8", f"a secret is written by {verb}")
+        model = self._model(seat)
+        if verb not in QUIET_CALLS:
+            must(model, "S4", f"{verb} for a ModelSpec that is gone")
+            must(not model["spec"].get("suspend"), "S4", f"{verb} while suspended")
+        if verb == "append_ledger":
+            payload = Verifier([self.arena.signer.public]).open(args[3], LEDGER_TYPE).payload
+            self._entry(seat, parse_entry(payload), args[2], model)
+        elif verb == "ensure_version":
+            digest = rest["tags"]["mainspring.digest"]
+            must(self.arena.bytes_of(args[1]) == digest, "S10", f"a version of {args[1]}, which holds other bytes")
+        elif verb == "set_alias":
+            self._alias(seat, args, model)
+
+    def _alias(self, seat: Seat, args: tuple[Any, ...], model: Manifest) -> None:
+        name, alias, version = args
+        tags = self.arena.registry.models[name].versions.get(version, {})
+        entries = self._chain(seat, model)
+        serving = truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
+        must(tags.get("mainspring.revision") == serving, "S2", f"{alias} names version {version}, not {serving}")
+
+    def _entry(self, seat: Seat, entry: LedgerEntry, slot: int, model: Manifest) -> None:
+        entries = self._chain(seat, model)
+        must(entries is not None, "S2", "an entry is written by one who never read the ledger")
+        assert entries is not None
+        place = (entry.name, entry.environment, entry.seq)
+        expected = (model["metadata"]["name"], model["metadata"]["namespace"], slot)
+        must(place == expected, "S2", f"an entry of {place} in the ledger of {expected}")
+        serving, digest = truth.champion(entries), entry.digest
+        must(self.arena.bytes_of(entry.run) == digest, "S10", f"{entry.kind} of {entry.run}, which holds other bytes")
+        tree = self.arena.git.tree(entry.commit)
+        made_of = tuple(tree[p] for p in ("quality", "train.py", "data.csv"))
+        must(self.arena.origin[digest] == made_of, "S10", f"{entry.kind}: {entry.commit} is not what was trained")
+        admitted = any((e.kind, e.revision, e.digest) == ("Admitted", entry.revision, digest) for e in entries)
+        if entry.kind in ("Admitted", "Rejected"):
+            against = self.arena.models.get(truth.champion_digest(entries)) if serving else None
+            holds = truth.gates_hold(model, self.arena.models[digest], against)
+            must(holds == (entry.kind == "Admitted"), "S1", f"{entry.kind}: {self.arena.models[digest]} vs {against}")
+            must(entry.champion == serving, "S2", f"{entry.kind} says that {entry.champion} is champion")
+        elif entry.kind == "Promoted":
+            must(admitted, "S13", f"{entry.revision} was promoted with bytes that nobody admitted")
+            self._promoted(seat, entry, entries, model)
+        else:
+            must(entry.champion == serving, "S2", f"a rollback makes {entry.champion} champion of {serving}")
+            self._rolled_back(seat, entry, model)
+
+    def _promoted(self, seat: Seat, entry: LedgerEntry, entries: list[LedgerEntry], model: Manifest) -> None:
+        must(entry.champion == entry.revision, "S2", f"{entry.revision} was promoted, {entry.champion} is champion")
+        servers = [d for d in seat.seen.kind("Deployment", entry.environment) if _is_of(d["metadata"]["name"], entry.revision)]
+        up = sum((d.get("status") or {}).get("readyReplicas", 0) for d in servers)
+        must(up > 0, "S6", f"{entry.revision} was promoted without a ready server")
+        must(not truth.stands_back(entries, model, entry.revision), "S5", f"{entry.revision} promoted after its rollback")
+        again = any((e.kind, e.champion, e.digest) == ("Promoted", entry.revision, entry.digest) for e in entries)
+        if not truth.champion(entries) or again:
+            return
+        current, last = _status(model, "challenger"), truth.steps(model)[-1]
+        must(self._in_canary(current, entry.revision), "S5", f"{entry.revision} was promoted without a canary")
+        must(current["weight"] == last, "S5", f"{entry.revision} was promoted at {current['weight']}%")
+        self._passed(seat, model, current, f"{entry.revision} was promoted")
+
+    def _rolled_back(self, seat: Seat, entry: LedgerEntry, model: Manifest) -> None:
+        """Hold that a rollback has a cause: bad answers, or too long."""
+        current, previous = _status(model, "challenger"), _status(model, "previous")
+        if previous.get("revision") == entry.revision and previous.get("verdict") == "RolledBack":
+            return
+        limit = model["spec"]["serving"]["canary"]["progressDeadlineSeconds"]
+        started = current.get("startedAt") if current.get("revision") == entry.revision else None
+        late = started and (self.arena.clock.now() - truth.when(started)).total_seconds() > limit
+        bad = truth.live(model, seat.seen.counters, current) == "Breach"
+        must(late or bad, "S5", f"{entry.revision} was rolled back for nothing: {entry.reason}")
+
+
+def _parts(key: Key) -> tuple[str, str, str]:
+    return key.kind, key.namespace, key.name
+
+
+def _status(model: Manifest, part: str) -> Manifest:
+    return (model.get("status") or {}).get(part) or {}
+
+
+def _is_of(servers: str, revision: str) -> bool:
+    """Tell whether a Deployment is of a revision."""
+    return bool(revision) and servers.rpartition("-")[0] == revision

@@ -1,0 +1,145 @@
+"""What is true, worked out anew and by other means than the controller's: who is champion, whether gates hold.
+
+Small on purpose: it knows the gates and steps that the walk uses, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.api.meta import ANNOTATION_REQUESTED_AT, Manifest
+from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, parse_entry
+from controller.clients.errors import ClientError
+from controller.clients.signing import Signer, Verifier
+from tests.support.simulation import START
+
+_VERIFIER = Verifier([Signer(Ed25519PrivateKey.from_private_bytes(b"s" * 32)).public])
+
+
+class BrokenPromise(AssertionError):
+    """An invariant does not hold: which, and what was seen."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+def must(holds: object, invariant: str, what: str) -> None:
+    """Hold an invariant."""
+    if not holds:
+        raise BrokenPromise(invariant, what)
+
+
+@lru_cache(maxsize=4096)
+def _entry(blob: bytes) -> tuple[LedgerEntry, str] | None:
+    try:
+        payload = _VERIFIER.open(blob, LEDGER_TYPE).payload
+        return parse_entry(payload), chain_digest(payload)
+    except (ClientError, ValueError):
+        return None
+
+
+def chain(blobs: Sequence[bytes], name: str, environment: str) -> list[LedgerEntry]:
+    """Read the entries that count: signed, of this model, under their own number, after the one before."""
+    found: list[LedgerEntry] = []
+    head = ""
+    for slot, blob in enumerate(blobs, start=1):
+        opened = _entry(bytes(blob))
+        if opened is None:
+            continue
+        entry, digest = opened
+        if (entry.name, entry.environment, entry.seq, entry.prev) == (name, environment, slot, head):
+            found.append(entry)
+            head = digest
+    return found
+
+
+def champion(entries: Sequence[LedgerEntry]) -> str:
+    """Name the champion."""
+    return next((e.champion for e in reversed(entries) if e.kind in ("Promoted", "RolledBack")), "")
+
+
+def champion_digest(entries: Sequence[LedgerEntry]) -> str:
+    """Name the bytes of the champion."""
+    name = champion(entries)
+    return next((e.digest for e in reversed(entries) if e.revision == name and e.kind == "Promoted"), "")
+
+
+def requested(model: Manifest) -> datetime | None:
+    """Read when a person last asked to try again."""
+    text = model["metadata"].get("annotations", {}).get(ANNOTATION_REQUESTED_AT)
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def when(text: str) -> datetime:
+    """Read a time of a status or an entry."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else START - timedelta(days=9999)
+
+
+def stands_back(entries: Sequence[LedgerEntry], model: Manifest, revision: str) -> bool:
+    """Tell whether a revision was rolled back, and nobody asked to try it again since."""
+    last = next((e for e in reversed(entries) if e.revision == revision), None)
+    if last is None or last.kind != "RolledBack":
+        return False
+    asked = requested(model)
+    return asked is None or asked <= when(last.at)
+
+
+def gates_hold(model: Manifest, value: float, against: float | None) -> bool:
+    """Judge the walk's gates: a largest rmse, and no worse than the champion."""
+    for gate in model["spec"].get("gates", []):
+        if "max" in gate and not value <= gate["max"]:
+            return False
+        if "champion" in gate and against is not None and against - value < gate["champion"]["margin"]:
+            return False
+    return True
+
+
+def seconds(text: str) -> float:
+    """Read a duration of the walk's specs: seconds or minutes."""
+    return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
+def steps(model: Manifest) -> list[int]:
+    """Read the canary's steps."""
+    return list(model["spec"]["serving"]["canary"]["stepWeights"])
+
+
+def live(model: Manifest, counters: Mapping[str, float] | None, challenger: Mapping[str, Any]) -> str:
+    """Judge a challenger's live answers: Unknown, None came, Breach, TooFew or Good."""
+    if counters is None:
+        return "Unknown"
+    before: Mapping[str, float] = challenger.get("counters") or {}
+    total = {"requests": 0.0, "errors": 0.0}
+    for key, value in counters.items():
+        name, old = key.partition("|")[2], before.get(key, 0.0)
+        if name in total:
+            total[name] += value - old if value >= old else value
+    rule = model["spec"]["serving"]["canary"]["analysis"][0]
+    if total["requests"] == 0:
+        return "None"
+    if total["requests"] < rule["minRequests"]:
+        return "TooFew"
+    return "Breach" if total["errors"] / total["requests"] > rule["max"] else "Good"
+
+
+def shares(route: Manifest) -> dict[str, int]:
+    """Read a route: percent by Service name."""
+    return {b["name"]: b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]} if route else {}
+
+
+def condition(manifest: Manifest, type_: str) -> Manifest:
+    """Read a condition; empty when it is not there."""
+    found = (manifest.get("status") or {}).get("conditions") or ()
+    return next((c for c in found if c["type"] == type_), {})
+
+
+def ended(job: Manifest) -> Manifest:
+    """Read how a Job ended; empty while it runs."""
+    found = (job.get("status") or {}).get("conditions") or ()
+    return next((c for c in found if c["type"] in ("Complete", "Failed")), {})

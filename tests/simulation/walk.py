@@ -1,0 +1,150 @@
+"""Walks: a seed becomes a cast and a list of steps; the steps are played, then the world must come to rest.
+
+The same seed is the same walk, on every machine. A walk that breaks a promise is cut down to the steps that it
+needs, and told with the command that plays it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.simulation import happenings, rest
+from tests.simulation.arena import Arena, Cast
+from tests.simulation.truth import BrokenPromise
+
+STEPS = 400
+SHRINKS = 400
+"""Most plays to cut a walk down."""
+Step = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What is played: by whom, and which steps."""
+
+    cast: Cast
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A promise that was broken."""
+
+    invariant: str
+    message: str
+    steps: int
+    """Steps played until then; the end of the walk counts as one."""
+
+
+def cast_of(seed: int) -> Cast:
+    """Choose who takes part."""
+    rng = random.Random(f"cast {seed}")  # noqa: S311 - chance that can be repeated is the point
+    controllers = 2 if seed % 5 == 3 else 1
+    return Cast(
+        controllers=controllers,
+        stale=seed % 5 == 4,
+        repository=rng.random() < 0.3,
+        fresh_bytes=rng.random() < 0.3,
+        jumps=rng.random() < 0.3,
+    )
+
+
+def walk_of(seed: int, steps: int = STEPS) -> Walk:
+    """Make the walk of a seed; a longer one begins with the shorter one."""
+    rng = random.Random(seed)  # noqa: S311 - chance that can be repeated is the point
+    names = [h.__name__ for h in happenings.HAPPENINGS]
+    weights = list(happenings.HAPPENINGS.values())
+    chosen = ((rng.choices(names, weights)[0], rng.getrandbits(32)) for _ in range(steps))
+    return Walk(cast_of(seed), tuple(chosen))
+
+
+def play(walk: Walk) -> tuple[Found | None, Arena]:
+    """Play a walk to its end, or to the promise that it breaks."""
+    return asyncio.run(_play(walk))
+
+
+async def _play(walk: Walk) -> tuple[Found | None, Arena]:
+    arena, number = Arena(walk.cast), 0
+    logging.disable(logging.CRITICAL)
+    try:
+        await happenings.begin(arena)
+        for number, (name, choice) in enumerate(walk.steps, start=1):
+            rng = random.Random(choice)  # noqa: S311 - chance that can be repeated is the point
+            await happenings.BY_NAME[name](arena, rng)
+        number += 1
+        await rest.come_to_rest(arena)
+        await rest.delete_all(arena)
+    except BrokenPromise as broken:
+        return Found(broken.invariant, str(broken), number), arena
+    except Exception as error:
+        # Whatever else comes out of a look is a bug of the controller: it must never fail on what it sees.
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_filename.rpartition('/')[2]}:{where.tb_lineno}" if where else ""
+        return Found("S0", f"S0: {type(error).__name__} at {place}: {error}", number), arena
+    finally:
+        logging.disable(logging.NOTSET)
+        arena.store.close()
+    return None, arena
+
+
+def shrink(walk: Walk, found: Found, most: int = SHRINKS) -> tuple[Walk, Found, tuple[int, ...]]:
+    """Leave out all steps without which the same invariant still breaks; also returns the numbers that remain."""
+    kept = list(range(min(found.steps, len(walk.steps))))
+    size, plays = max(len(kept) // 2, 1), 0
+    best = found
+    while size >= 1 and plays < most:
+        at = 0
+        while at < len(kept) and plays < most:
+            rest_of = kept[:at] + kept[at + size :]
+            plays += 1
+            again, _ = play(Walk(walk.cast, tuple(walk.steps[i] for i in rest_of)))
+            if again is not None and again.invariant == found.invariant:
+                kept, best = rest_of, again
+            else:
+                at += size
+        size //= 2
+    return Walk(walk.cast, tuple(walk.steps[i] for i in kept)), best, tuple(i + 1 for i in kept)
+
+
+@dataclass
+class Tally:
+    """What many walks came to."""
+
+    walks: int = 0
+    steps: int = 0
+    held: int = 0
+    seconds: float = 0.0
+
+
+def seeds(numbers: Sequence[int], steps: int, tally: Tally | None = None) -> tuple[int, Found] | None:
+    """Walk seed after seed; the first that breaks a promise, or None."""
+    tally = tally or Tally()
+    for seed in numbers:
+        began = time.perf_counter()
+        found, arena = play(walk_of(seed, steps))
+        tally.walks += 1
+        tally.steps += found.steps if found else steps
+        tally.held += arena.promises.held
+        tally.seconds += time.perf_counter() - began
+        if found is not None:
+            return seed, found
+    return None
+
+
+def told(seed: int, steps: int, found: Found, *, cut_down: bool = True) -> str:
+    """Tell of a broken promise: what, after which steps, and how to see it again."""
+    lines = [f"seed {seed}: {found.message} (step {found.steps})"]
+    again = f"python -m tests.simulation --seed {seed} --steps {steps}"
+    if cut_down:
+        walk, less, numbers = shrink(walk_of(seed, steps), found)
+        again += f" --only {','.join(map(str, numbers))}" if numbers else " --only none"
+        lines += [f"cut down to {len(numbers)} steps, {walk.cast}: {less.message}"]
+        lines += [f"  {number:4d} {name} {choice}" for number, (name, choice) in zip(numbers, walk.steps, strict=True)]
+    return "\n".join([*lines, f"again: {again}"])
