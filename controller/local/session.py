@@ -128,6 +128,13 @@ def allow_roots(where: Places, roots: Sequence[Path]) -> None:
     note(where.roots, "".join(f"{r}\n" for r in wanted))
 
 
+def trusted_keys(where: Places) -> tuple[bytes, ...]:
+    """Return the public keys, 32 raw bytes each, whose word is taken here: our own, made when missing."""
+    from controller.clients.signing import Signer
+
+    return (Signer.load_or_create(where.key).public,)
+
+
 def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: str) -> World:
     """Put the world of local mode together: real Git, real MLflow, the local store."""
     from controller.clients.git import GitPolicy, Mirrors

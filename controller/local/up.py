@@ -6,6 +6,7 @@ Killed at any moment it leaves jobs and servers running; started again it adopts
 from __future__ import annotations
 
 import asyncio
+import base64
 import fcntl
 import logging
 import os
@@ -17,10 +18,11 @@ from typing import IO
 from controller.clients.errors import Denied
 from controller.local.mlflow_server import MlflowServer
 from controller.local.runner import Runner
-from controller.local.session import Places, git_roots, note, open_store, open_world, prepare
+from controller.local.session import Places, git_roots, note, open_store, open_world, prepare, trusted_keys
 from controller.local.store import Store
 from controller.reconcile.controller import Controller
 from controller.reconcile.world import World
+from controller.serving.lineage import KEYS_ENV
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -57,7 +59,8 @@ class LocalMode:
         env = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
         # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
         fetch = {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}
-        step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}}
+        trusted = {KEYS_ENV: ",".join(base64.b64encode(key).decode() for key in trusted_keys(where))}
+        step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}, "fetch-model": trusted}
         runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port)
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)

@@ -222,11 +222,11 @@ def test_one_flipped_byte_in_the_stored_model_is_never_served(day: Day):
     database_delete(day, "Deployment")
     found = day.local.until(
         "the new server to refuse",
-        lambda: "ManifestMismatch" in json.dumps(day.status["conditions"]) and day.status,
+        lambda: "ArtifactTampered" in json.dumps(day.status["conditions"]) and day.status,
     )
 
     assert found["champion"]["digest"] == champion["digest"]
-    assert "ManifestMismatch" in day.ask("explain", "modelspec/line").out
+    assert "ArtifactTampered" in day.ask("explain", "modelspec/line").out
     content[len(content) // 2] ^= 1
     stored.write_bytes(bytes(content))
     day.local.until_condition("Succeeded")
