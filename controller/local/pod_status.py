@@ -18,7 +18,12 @@ POD_IP = "127.0.0.1"
 LOST_CODE = 137
 """Exit code of a container whose end nobody saw, as the kubelet reports it."""
 
-_JOB_REASONS = {"Lost": "NodeLost", "Stopped": "NodeShutdown", "DeadlineExceeded": "DeadlineExceeded"}
+_JOB_REASONS = {
+    "Lost": "NodeLost",
+    "Stopped": "NodeShutdown",
+    "DeadlineExceeded": "DeadlineExceeded",
+    "OutputTooLarge": "OutputTooLarge",
+}
 
 
 def pod_status(seen: Seen, *, ready: bool, before: Manifest, now: str) -> Manifest:

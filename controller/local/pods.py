@@ -45,6 +45,8 @@ class Container:
     fallback: bool
     """Whether the end of the log stands in for a missing termination message after a failure."""
     image: str
+    output_bytes: int | None = None
+    """Most bytes that it may write into the pod's directory; None: as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)

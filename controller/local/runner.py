@@ -21,7 +21,7 @@ from controller.clients.errors import ClientError
 from controller.local.processes import PodDirectory, Seen
 from controller.local.router_config import LOOK_EVERY_S
 from controller.local.runner_jobs import has_ended, keep_job
-from controller.local.runner_machine import Machine, age_of
+from controller.local.runner_machine import OUTPUT_BYTES, Machine, age_of
 from controller.local.runner_router import HOST, RouterKeeper
 from controller.local.runner_servers import Pair, Probes, Server, keep_deployment
 from controller.reconcile.kube import Kube
@@ -53,6 +53,7 @@ class Runner:
         python: str = sys.executable,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         router_port: int = 0,
+        output_bytes: int = OUTPUT_BYTES,
     ) -> None:
         """Prepare; nothing runs before the first `sync`.
 
@@ -65,6 +66,7 @@ class Runner:
             python: what `python` means in a command.
             clock: the present moment.
             router_port: 0 takes the port of last time, at first any that is free.
+            output_bytes: most bytes that one step of a Job may write; `fetch` is not bounded.
 
         Raises:
             Unavailable: reason NoFreePort or PlatformNotSupported.
@@ -76,6 +78,7 @@ class Runner:
             extra_env=dict(env or {}),
             clock=clock,
             step_env=dict(step_env or {}),
+            output_bytes=output_bytes,
         )
         self._kube = kube
         self._router = RouterKeeper(self._machine, router_port)

@@ -7,6 +7,8 @@ What a Job asks for is started at most once, whatever is killed in between: the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
 from controller.api.meta import Manifest
 from controller.clients.errors import Denied
@@ -14,6 +16,9 @@ from controller.local.pod_status import job_refused, job_status, pod_status, wai
 from controller.local.pods import MissingConfigMap, Plan, plan_pod
 from controller.local.processes import PodDirectory, Seen
 from controller.local.runner_machine import Machine
+
+UNBOUNDED: Final = frozenset({"fetch"})
+"""Steps that run no code of the user and bring data of any size."""
 
 
 def has_ended(job: Manifest) -> bool:
@@ -92,7 +97,7 @@ async def _plan(machine: Machine, job: Manifest, directory: PodDirectory) -> Pla
     template = job["spec"]["template"]
     deadline = job["spec"].get("activeDeadlineSeconds")
     config = await machine.config_maps(directory.namespace, template)
-    return plan_pod(
+    plan = plan_pod(
         template,
         machine.place(directory.path),
         owner=job["metadata"]["uid"],
@@ -101,6 +106,10 @@ async def _plan(machine: Machine, job: Manifest, directory: PodDirectory) -> Pla
         deadline=None if deadline is None else float(deadline),
         config_map=config.get,
     )
+    bounded = [
+        c if c.name in UNBOUNDED else replace(c, output_bytes=machine.output_bytes) for c in plan.containers
+    ]
+    return replace(plan, containers=bounded)
 
 
 def _runs(seen: Seen) -> bool:

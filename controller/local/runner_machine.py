@@ -32,6 +32,8 @@ from controller.reconcile.kube import Kube
 PORTS: Final = range(20_000, 30_000)
 """Where servers listen: below the range from which the kernel takes ports of outgoing connections."""
 LOCK_EVERY_S: Final = 0.02
+OUTPUT_BYTES: Final = 10 * 2**30
+"""Most bytes that one step of a Job may write, unless told otherwise."""
 
 log = logging.getLogger("mainspring.runner")
 
@@ -48,6 +50,8 @@ class Machine:
     clock: Callable[[], datetime]
     step_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What containers of these names get besides."""
+    output_bytes: int = OUTPUT_BYTES
+    """Most bytes that one step of a Job may write."""
     directories: Directories = field(init=False)
     frozen: bool = False
     """While everything is being stopped: look and tell, but start nothing."""

@@ -32,6 +32,12 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _TAIL_BYTES = 2048
 _READS = 16
 """Reads of 64 KiB in a row: a flood of output must not keep us from the clock."""
+TOO_LARGE = "OutputTooLarge"
+TOO_LARGE_CODE = 128 + signal.SIGXFSZ
+"""How a container ends that wrote more than it may: as if the kernel had enforced it."""
+_MEASURE_S = 1.0
+_MEASURE_SHARE = 10
+"""Of the time, one part in so many at most goes into counting what was written."""
 _DROPPED = b"[earlier output was dropped]\n"
 
 
@@ -122,6 +128,9 @@ class Shim:
             signal.signal(number, signal.SIG_IGN)
         deadline = plan.get("deadline")
         self._deadline = time.monotonic() + deadline if deadline is not None else None
+        self._room: int | None = None
+        """Bytes that the directory may have while the present container runs; None: as many as it likes."""
+        self._measure_at = 0.0
 
     def _told_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._reason = self._reason or "Stopped"
@@ -137,6 +146,9 @@ class Shim:
         me = {"pid": os.getpid(), "identity": identity(os.getpid()), "startedAt": started}
         write_json(f"{self._dir}/shim.json", me)
         succeeded = self._serve() if self._plan["restart"] else self._run_through()
+        if self._reason == TOO_LARGE:
+            for part in ("volumes", "scratch"):
+                remove_files(f"{self._dir}/{part}")
         done = {"outcome": "Succeeded" if succeeded else "Failed", "reason": self._reason}
         write_json(f"{self._dir}/done.json", {**done, "startedAt": started, "finishedAt": _now()})
 
@@ -169,6 +181,9 @@ class Shim:
         with contextlib.suppress(FileNotFoundError):  # the first run: none is left of an earlier one
             os.unlink(container["termination"])  # noqa: PTH108
         log = Log(f"{self._dir}/{name}.log", self._plan["log_bytes"])
+        limit = container.get("output_bytes")
+        self._room = None if limit is None else size_of(self._dir) + int(limit)
+        self._measure_at = time.monotonic() + _MEASURE_S
         output, write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(output, False)
         # A signal between fork and exec must reach the handlers of the right process.
@@ -186,8 +201,13 @@ class Shim:
             self._selector.unregister(output)
         os.close(output)
         code = code if code >= 0 else 128 - code
+        self._check_size()
+        if self._reason == TOO_LARGE:
+            code, message = TOO_LARGE_CODE, f"it wrote more than {limit:,} bytes, was stopped, and all was removed"
+        else:
+            message = _message(container, code, log)
         told = {"exitCode": code, "count": count, "startedAt": started, "finishedAt": _now()}
-        write_json(f"{self._dir}/{name}.exit.json", {**told, "message": _message(container, code, log)})
+        write_json(f"{self._dir}/{name}.exit.json", {**told, "message": message})
         log.close()
         return code
 
@@ -226,8 +246,13 @@ class Shim:
                 return os.waitpid(pid, 0)[1]
             self._reap_orphans(pid)
             self._check_deadline()
+            if self._room is not None and time.monotonic() >= self._measure_at:
+                self._check_size()
             now = time.monotonic()
-            if self._reason and kill_at is None:
+            if self._reason == TOO_LARGE and kill_at is None:
+                # No grace: every second of it fills the disk.
+                kill_at = now
+            elif self._reason and kill_at is None:
                 kill_at = now + float(self._plan["grace"])
                 # To the first process alone, as the kubelet does: a server's workers finish their requests.
                 os.kill(pid, signal.SIGTERM)
@@ -236,11 +261,22 @@ class Shim:
                 kill_at = now + 1.0
             # Once it was told to stop, only the kill is waited for: the deadline may lie in the past.
             limit = self._deadline if kill_at is None else kill_at
-            self._wait(60.0 if limit is None else limit - now)
+            pause = 60.0 if limit is None else limit - now
+            self._wait(pause if self._room is None else min(pause, max(0.0, self._measure_at - now)))
 
     def _check_deadline(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and not self._reason:
             self._reason = "DeadlineExceeded"
+
+    def _check_size(self) -> None:
+        """End the run when more was written than may be; counting takes a small share of the time only."""
+        if self._room is None:
+            return
+        began = time.monotonic()
+        if size_of(self._dir) > self._room:
+            self._reason = self._reason or TOO_LARGE
+        now = time.monotonic()
+        self._measure_at = now + max(_MEASURE_S, (now - began) * _MEASURE_SHARE)
 
     def _wait(self, seconds: float) -> None:
         """Copy output to the log until something happens: a signal, a child's end, or the time is over."""
@@ -272,6 +308,28 @@ class Shim:
                 os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)
+
+
+def size_of(directory: str) -> int:
+    """Count the bytes on disk below a directory, holes not; what vanishes meanwhile counts nothing."""
+    total, left = 0, [directory]
+    while left:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:  # it vanished, as temporary ones do
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def remove_files(directory: str) -> None:
+    """Remove the files below a directory, so that a disk that is nearly full has room again."""
+    for where, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):  # what cannot be removed goes with the directory
+                os.unlink(f"{where}/{name}")  # noqa: PTH108
 
 
 def _children() -> list[int]:

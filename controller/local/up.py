@@ -10,6 +10,7 @@ import base64
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import IO
 from controller.clients.errors import Denied
 from controller.local.mlflow_server import MlflowServer
 from controller.local.runner import Runner
+from controller.local.runner_machine import OUTPUT_BYTES
 from controller.local.session import Places, git_roots, note, open_store, open_world, prepare, trusted_keys
 from controller.local.store import Store
 from controller.reconcile.controller import Controller
@@ -61,7 +63,8 @@ class LocalMode:
         fetch = {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}
         trusted = {KEYS_ENV: ",".join(base64.b64encode(key).decode() for key in trusted_keys(where))}
         step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}, "fetch-model": trusted}
-        runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port)
+        most = output_limit(os.environ)
+        runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port, output_bytes=most)
         await runner.sync()
         world = open_world(where, store, tracking_uri=tracking_uri, router_url=runner.router_url)
         note(where.state / "router-url", f"{runner.router_url}\n")
@@ -99,6 +102,22 @@ def data_settings(environment: Mapping[str, str], home: Path) -> dict[str, str]:
     places = {name: environment.get(name) or str(home / ".aws" / file) for name, file in files.items()}
     found = {name: place for name, place in places.items() if Path(place).is_file()}
     return {**{name: environment[name] for name in told if environment.get(name)}, **found}
+
+
+def output_limit(environment: Mapping[str, str]) -> int:
+    """Read MAINSPRING_OUTPUT_LIMIT: bytes, or with Mi or Gi; 10 GiB when it is not set.
+
+    Raises:
+        Denied: SettingInvalid.
+    """
+    text = environment.get("MAINSPRING_OUTPUT_LIMIT", "")
+    found = re.fullmatch(r"([1-9][0-9]{0,14})(Mi|Gi)?", text)
+    if text and found is None:
+        raise Denied(
+            f"MAINSPRING_OUTPUT_LIMIT is {text[:40]!r}; write bytes, or a number with Mi or Gi: 10Gi",
+            reason="SettingInvalid",
+        )
+    return int(found[1]) * {"Mi": 2**20, "Gi": 2**30}.get(found[2], 1) if found else OUTPUT_BYTES
 
 
 def _lock(path: Path) -> IO[str]:

@@ -269,6 +269,8 @@ DATA_REASONS: Final = frozenset(
 )
 
 
+OUTPUT_TOO_LARGE_CODE: Final = 153
+"""SIGXFSZ and 128: the program wrote more than it may; another attempt would write as much."""
 EXIT_CODES: Final = {
     126: "it may not be executed",
     127: "there is no such program",
@@ -300,6 +302,8 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
         last = f": {bad.text}" if bad.text else ""
         meaning = EXIT_CODES.get(bad.exit_code or 0, "")
         code = f"{bad.exit_code} ({meaning})" if meaning else str(bad.exit_code)
+        if bad.exit_code == OUTPUT_TOO_LARGE_CODE:
+            return "OutputTooLarge", f"the training program wrote too much{last}", False
         return "TrainingFailed", f"the training program ended with exit code {code}{last}", True
     return _own_failure(bad)
 

@@ -104,6 +104,7 @@ async def ended(world: World, name: str) -> None:
 async def play(path: Path, features: Path) -> dict[str, JobSeen]:
     """Run all programs, each in a Job of its own; returns what the controller reads of each."""
     world = World(path)
+    world.runner = world.new_runner(output_bytes=64 * 2**20)
     found = {}
     async with world.running():
         for case in CASES:

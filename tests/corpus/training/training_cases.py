@@ -147,6 +147,19 @@ CASES = (
         ended(3, ': {"v": 1, "outcome": "Invalid".*'),
     ),
     Case(
+        "J10 writes without end",
+        OUT + "with open(output + '/huge', 'wb', buffering=0) as file:\n    while True:\n"
+        "        file.write(b'x' * 1_000_000)",
+        "OutputTooLarge",
+        r"the training program wrote too much: it wrote more than [0-9,]+ bytes, was stopped, and all was removed",
+    ),
+    Case(
+        "J10 fills its work directory with many small files",
+        "for n in range(10**9):\n    open(str(n), 'w').write('x' * 4096)",
+        "OutputTooLarge",
+        r"the training program wrote too much: .*",
+    ),
+    Case(
         "J11 leaves processes behind that left their session",
         MODEL + LEAVES + "import subprocess, sys\nfor _ in range(3):\n"
         f"    command = 'setsid sleep {DAEMON_SLEEPS_S} & exec setsid sleep {DAEMON_SLEEPS_S}'\n"

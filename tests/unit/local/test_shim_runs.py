@@ -188,3 +188,31 @@ def test_a_process_with_the_same_number_but_another_start_is_another_process():
         assert seen is not None
         process.communicate(b"\n")
     assert shim.identity(process.pid) is None
+
+
+WRITES = "import os, time\nfile = open(os.environ['WHERE'] + '/volumes/out/x', 'wb', buffering=0)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "ended"),
+    [
+        (WRITES + "while True: file.write(b'x' * 100_000)", 1_000_000, 153),
+        (WRITES + "file.write(b'x' * 2_000_000)", 1_000_000, 153),
+        (WRITES + "file.write(b'x' * 500_000)", 1_000_000, 0),
+        (WRITES + "file.truncate(1 << 40)", 1_000_000, 0),
+        (WRITES + "file.write(b'x' * 2_000_000)", None, 0),
+    ],
+    ids=["without end", "too much at once and then ends", "less than it may", "a hole of 1 TB", "as it likes"],
+)
+def test_a_program_writes_no_more_than_it_may(tmp_path, code, limit, ended):
+    (tmp_path / "volumes" / "out").mkdir(parents=True)
+    (tmp_path / "volumes" / "out" / "before").write_bytes(b"x" * 5_000_000)
+    prepare(tmp_path, {"code": code, "output_bytes": limit}, {"name": "next", "code": "open('next', 'w')"})
+    run(tmp_path)
+    told = read(tmp_path, "main.exit.json")
+    assert told["exitCode"] == ended
+    assert (tmp_path / "next").exists() == (ended == 0)
+    if ended:
+        assert told["message"] == "it wrote more than 1,000,000 bytes, was stopped, and all was removed"
+        assert read(tmp_path, "done.json")["reason"] == "OutputTooLarge"
+        assert not [p for p in (tmp_path / "volumes").rglob("*") if p.is_file()]
