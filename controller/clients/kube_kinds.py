@@ -45,18 +45,11 @@ class Resource:
         return "/".join([*parts, sub] if sub else parts)
 
 
-_PLURALS: Final = {
-    **{kind.name: kind.plural for kind in KINDS.values()},
-    "Job": "jobs",
-    "Deployment": "deployments",
-    "Service": "services",
-    "ConfigMap": "configmaps",
-    "Pod": "pods",
-    "Event": "events",
-    "HTTPRoute": "httproutes",
-}
 RESOURCES: Final[dict[str, Resource]] = {
-    **{kind: Resource(kind, API_VERSIONS[kind], plural) for kind, plural in _PLURALS.items()},
+    **{
+        kind: Resource(kind, version, KINDS[kind].plural if kind in KINDS else f"{kind.lower()}s")
+        for kind, version in API_VERSIONS.items()
+    },
     "Secret": Resource("Secret", "v1", "secrets"),
     "Lease": Resource("Lease", "coordination.k8s.io/v1", "leases"),
 }

@@ -118,28 +118,59 @@ class Login:
         from kubernetes.config import kube_config as library
 
         config: Any = library
-        files = kubeconfig_paths(self._kubeconfig)
-        joined = os.pathsep.join(str(path) for path in files)
-        if not any(path.is_file() for path in files):
-            raise _unusable(f"no cluster is known: {joined} is not there; give --kubeconfig or set KUBECONFIG")
-        try:
-            merged = config.KubeConfigMerger(joined).config
-            contexts = {node["name"]: node.value["context"] for node in merged["contexts"]}
-            users = {node["name"]: node.value.get("user") or {} for node in merged["users"]}
-            wanted = self._context or merged.value.get("current-context") or ""
-        except (TypeError, KeyError, AttributeError, ValueError, OSError, YAMLError) as error:
-            raise _unusable(f"{joined} is no kubeconfig: {_said(error)}") from None
-        if wanted not in contexts:
-            raise _unusable(f'{joined} has no context "{wanted}"; there is: {", ".join(contexts) or "none"}')
-        loader = config.KubeConfigLoader(config_dict=merged, active_context=wanted, config_base_path=None)
+        chosen = read_kubeconfig(self._kubeconfig, self._context)
+        loader = config.KubeConfigLoader(
+            config_dict=chosen.merged, active_context=chosen.context, config_base_path=None
+        )
         loader.load_and_set(settings)
         if not settings.host:
-            raise _unusable(f'context "{wanted}" of {joined} names no server')
-        plugin = users.get(contexts[wanted].get("user"), {}).get("exec")
+            raise _unusable(f'context "{chosen.context}" of {chosen.files} names no server')
+        plugin = chosen.user.get("exec")
         if plugin and not settings.api_key and not settings.cert_file:
             # The library only logs that; every request would be anonymous.
-            raise _unusable(f'the login plugin {plugin.get("command")} of context "{wanted}" gave no credentials')
-        return settings.access(contexts[wanted].get("namespace") or "default")
+            raise _unusable(
+                f'the login plugin {plugin.get("command")} of context "{chosen.context}" gave no credentials'
+            )
+        return settings.access(chosen.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A context of the kubeconfig files."""
+
+    files: str
+    context: str
+    namespace: str
+    user: dict[str, Any] = field(repr=False)
+    merged: Any = field(repr=False)
+    """What the library made of all files."""
+
+
+def read_kubeconfig(kubeconfig: Path | None, context: str | None) -> Chosen:
+    """Read the files and find the context: the given one, or the current one. Logs nobody in.
+
+    Raises:
+        Denied: no file, no kubeconfig, or no such context.
+    """
+    from kubernetes.config import ConfigException
+    from kubernetes.config import kube_config as library
+
+    config: Any = library
+    files = kubeconfig_paths(kubeconfig)
+    joined = os.pathsep.join(str(path) for path in files)
+    if not any(path.is_file() for path in files):
+        raise _unusable(f"no cluster is known: {joined} is not there; give --kubeconfig or set KUBECONFIG")
+    try:
+        merged = config.KubeConfigMerger(joined).config
+        contexts = {node["name"]: node.value["context"] for node in merged["contexts"]}
+        users = {node["name"]: node.value.get("user") or {} for node in merged["users"]}
+        wanted = context or merged.value.get("current-context") or ""
+    except (TypeError, KeyError, AttributeError, ValueError, OSError, YAMLError, ConfigException) as error:
+        raise _unusable(f"{joined} is no kubeconfig: {_said(error)}") from None
+    if wanted not in contexts:
+        raise _unusable(f'{joined} has no context "{wanted}"; there is: {", ".join(contexts) or "none"}')
+    namespace = contexts[wanted].get("namespace") or "default"
+    return Chosen(joined, wanted, namespace, users.get(contexts[wanted].get("user"), {}), merged)
 
 
 class _Settings:

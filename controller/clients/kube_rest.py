@@ -93,27 +93,46 @@ class KubeRest:
     ) -> tuple[httpx.Headers, Manifest]:
         """Like `call`, and return the headers of the answer too."""
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        headers = {"Content-Type": media} if content is not None else {}
-        for last in (method not in _TWICE, True):
-            try:
-                async with asyncio.timeout(REQUEST_S):
-                    answer = await self._sent(method, path, act, params, content, headers)
-                    break
-            except (httpx.RequestError, TimeoutError) as error:
-                # A kept connection that the server has closed fails at its next use: the second try is a new one.
-                if last or not isinstance(error, _BROKEN):
-                    raise self._down(act, error) from None
+        answer = await self.raw(method, path, act, params=params, content=content, media=media)
+        if not answer.is_success:
+            raise failure(act, answer.status_code, answer.headers, answer.content[:REFUSAL_MAX_BYTES])
         try:
             value = json.loads(answer.content) if answer.content else {}
         except ValueError:
             raise Unavailable(f"{act}: the API server's answer is no JSON: is a proxy in between?") from None
         return answer.headers, value if isinstance(value, dict) else {}
 
-    async def _sent(
+    async def raw(
         self,
         method: str,
         path: str,
         act: Act,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        media: str = JSON,
+    ) -> httpx.Response:
+        """Send one request and return the answer whatever it says.
+
+        Raises:
+            Denied: there are no credentials.
+            Unavailable: no answer.
+        """
+        headers = {"Content-Type": media} if content is not None else {}
+        for last in (method not in _TWICE, True):
+            try:
+                async with asyncio.timeout(REQUEST_S):
+                    return await self._sent(method, path, params, content, headers)
+            except (httpx.RequestError, TimeoutError) as error:
+                # A kept connection that the server has closed fails at its next use: the second try is a new one.
+                if last or not isinstance(error, _BROKEN):
+                    raise self._down(act, error) from None
+        raise AssertionError("the second try returns or raises")
+
+    async def _sent(
+        self,
+        method: str,
+        path: str,
         params: Mapping[str, str] | None,
         content: bytes | None,
         headers: Mapping[str, str],
@@ -132,10 +151,8 @@ class KubeRest:
             )
             self.last_answer_at = asyncio.get_running_loop().time()
             if answer.status_code != 401 or last:
-                break
-        if not answer.is_success:
-            raise failure(act, answer.status_code, answer.headers, answer.content[:REFUSAL_MAX_BYTES])
-        return answer
+                return answer
+        raise AssertionError("the second try returns")
 
     @asynccontextmanager
     async def stream(self, path: str, act: Act, *, params: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
