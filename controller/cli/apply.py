@@ -14,7 +14,7 @@ import typer
 
 from controller.cli.errors import USAGE, WRONG, Failure
 from controller.cli.output import note, say
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 
 if TYPE_CHECKING:
     from controller.api.meta import Manifest
@@ -36,12 +36,12 @@ def apply_command(
         raise Failure("which file? mainspring apply -f FILE", code=USAGE)
     manifests = read_files(given, namespace)
 
-    async def work(local: Local) -> None:
+    async def work(session: Session) -> None:
         from controller.api.meta import LABEL_REPOSITORY, key_of
 
         for manifest in manifests:
-            before = await local.store.get(key_of(manifest))
-            after = await local.store.apply(manifest)
+            before = await session.store.get(key_of(manifest))
+            after = await session.store.apply(manifest)
             say(f"{manifest['kind'].lower()}.mainspring.dev/{manifest['metadata']['name']} {_what(before, after)}")
             owner = ((before or {}).get("metadata") or {}).get("labels", {}).get(LABEL_REPOSITORY)
             if owner:

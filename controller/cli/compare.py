@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from controller.cli.output import Form, say, say_json, table
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 
 if TYPE_CHECKING:
     from controller.api.kinds import ModelRevision
@@ -29,10 +29,10 @@ def compare_command(
     """Show two revisions side by side: code, data, settings, numbers."""
     from controller.cli.revisions import by_name_or_commit
 
-    async def work(local: Local) -> tuple[ModelRevision, ModelRevision]:
+    async def work(session: Session) -> tuple[ModelRevision, ModelRevision]:
         return (
-            await by_name_or_commit(local.store, first, namespace),
-            await by_name_or_commit(local.store, second, namespace),
+            await by_name_or_commit(session.store, first, namespace),
+            await by_name_or_commit(session.store, second, namespace),
         )
 
     one, other = run(state, work)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli import podlogs
 from controller.cli.output import Form, say, say_json, utc_now
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ def explain_command(
 ) -> None:
     """Say what serves, why it was let through, and what blocks."""
 
-    async def work(local: Local) -> Facts:
-        return await gather(local, await find(local.store, target, namespace))
+    async def work(session: Session) -> Facts:
+        return await gather(session, await find(session.store, target, namespace))
 
     facts = run(state, work)
     if output is Form.JSON:
@@ -43,7 +42,7 @@ def explain_command(
     say(*explain_kinds.lines(facts))
 
 
-async def gather(local: Local, manifest: Manifest) -> Facts:
+async def gather(session: Session, manifest: Manifest) -> Facts:
     """Read what belongs to an object: its revisions, its events, the last words of a step that failed."""
     from controller.api.kinds import ModelRevision, parse
     from controller.api.meta import LABEL_MODEL
@@ -54,21 +53,21 @@ async def gather(local: Local, manifest: Manifest) -> Facts:
     revisions: dict[str, ModelRevision] = {}
     if manifest["kind"] != "ModelRepository":
         model = name if manifest["kind"] == "ModelSpec" else manifest["spec"]["model"]
-        found = await local.store.list("ModelRevision", namespace=namespace, labels={LABEL_MODEL: model})
+        found = await session.store.list("ModelRevision", namespace=namespace, labels={LABEL_MODEL: model})
         typed = (parse(m) for m in found)
         revisions = {r.metadata.name: r for r in typed if isinstance(r, ModelRevision)}
     return Facts(
         manifest=manifest,
         revisions=revisions,
-        events=await _events(local, manifest),
-        log=_log(local, manifest, revisions),
+        events=await _events(session, manifest),
+        log=await _log(session, manifest, revisions),
         now=utc_now(),
     )
 
 
-async def _events(local: Local, manifest: Manifest) -> tuple[Manifest, ...]:
+async def _events(session: Session, manifest: Manifest) -> tuple[Manifest, ...]:
     """Read the newest events of an object, newest last."""
-    found = await local.store.list("Event", namespace=manifest["metadata"]["namespace"])
+    found = await session.store.list("Event", namespace=manifest["metadata"]["namespace"])
     own = [e for e in found if e.get("involvedObject", {}).get("uid") == manifest["metadata"]["uid"]]
     return tuple(sorted(own, key=_order)[-EVENTS:])
 
@@ -78,7 +77,7 @@ def _order(event: Manifest) -> tuple[str, int]:
     return event.get("lastTimestamp", ""), int(event["metadata"]["resourceVersion"])
 
 
-def _log(local: Local, manifest: Manifest, revisions: dict[str, ModelRevision]) -> LogTail | None:
+async def _log(session: Session, manifest: Manifest, revisions: dict[str, ModelRevision]) -> LogTail | None:
     """Read the end of the log of the step that failed, if the training that is asked for failed."""
     from controller.cli.explain_text import LogTail
 
@@ -88,13 +87,20 @@ def _log(local: Local, manifest: Manifest, revisions: dict[str, ModelRevision]) 
     revision = revisions.get(name)
     if revision is None or not revision.status.attempts or revision.status.attempts[-1].outcome != "Failed":
         return None
-    found = podlogs.newest_attempt(local.pods(manifest["metadata"]["namespace"]), name)
-    if found is None:
-        return None
-    # Steps run one after the other and the first that fails ends the pod, so the last log is the failed step's.
-    steps = podlogs.steps_of(found[1])
-    lines = podlogs.tail(found[1] / f"{steps[-1]}.log", LOG_LINES) if steps else []
-    return LogTail(revision=name, step=steps[-1], lines=tuple(lines)) if lines else None
+    from controller.clients.errors import ClientError
+
+    namespace = manifest["metadata"]["namespace"]
+    try:
+        found = await session.logs.attempt(namespace, name)
+        if found is None or not found.logs:
+            return None
+        # Steps run one after the other and the first that fails ends the pod: the last log is the failed step's.
+        lines = await session.logs.tail(namespace, found.logs[-1], LOG_LINES)
+    except ClientError as error:
+        # On a cluster the node may be away, or the right missing: all else is still worth saying.
+        lines = [f"(the log cannot be read: {error.message})"]
+        return LogTail(revision=name, step="unknown", lines=tuple(lines))
+    return LogTail(revision=name, step=found.logs[-1].container, lines=tuple(lines)) if lines else None
 
 
 def _as_json(facts: Facts) -> dict[str, Any]:

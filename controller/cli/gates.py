@@ -12,7 +12,7 @@ import typer
 
 from controller.cli.errors import Failure
 from controller.cli.output import Form, say, say_json, table
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def gates_command(
 ) -> None:
     """Say what every gate asks, what was measured, and how it judges."""
 
-    async def work(local: Local) -> tuple[ModelSpec, list[Over]]:
-        return await gather(local, name, namespace)
+    async def work(session: Session) -> tuple[ModelSpec, list[Over]]:
+        return await gather(session, name, namespace)
 
     model, found = run(state, work)
     from controller.plan.gates import effective_gates
@@ -51,7 +51,7 @@ def gates_command(
     show(model, asked, found)
 
 
-async def gather(local: Local, name: str, namespace: str) -> tuple[ModelSpec, list[Over]]:
+async def gather(session: Session, name: str, namespace: str) -> tuple[ModelSpec, list[Over]]:
     """Find the model and the revisions that matter: those that were named, or were judged last and serve now.
 
     Raises:
@@ -60,13 +60,13 @@ async def gather(local: Local, name: str, namespace: str) -> tuple[ModelSpec, li
     from controller.api.kinds import ModelRevision, ModelSpec, parse
     from controller.api.meta import LABEL_MODEL
 
-    manifest = await find(local.store, name, namespace, kinds=("ModelSpec", "ModelRevision"))
+    manifest = await find(session.store, name, namespace, kinds=("ModelSpec", "ModelRevision"))
     is_model = manifest["kind"] == "ModelSpec"
     owner = manifest["metadata"]["name"] if is_model else manifest["spec"]["model"]
-    parsed = parse(manifest if is_model else await find(local.store, f"modelspec/{owner}", namespace))
+    parsed = parse(manifest if is_model else await find(session.store, f"modelspec/{owner}", namespace))
     if not isinstance(parsed, ModelSpec):
         raise Failure(f"modelspec/{owner} is not valid; mainspring explain modelspec/{owner} says why")
-    listed = await local.store.list("ModelRevision", namespace=namespace, labels={LABEL_MODEL: owner})
+    listed = await session.store.list("ModelRevision", namespace=namespace, labels={LABEL_MODEL: owner})
     revisions = {r.metadata.name: r for m in listed if isinstance(r := parse(m), ModelRevision)}
     status = parsed.status
     names = [

@@ -13,7 +13,7 @@ import typer
 from controller.cli import jsonpath
 from controller.cli.errors import Failure
 from controller.cli.output import Output, age, note, say, say_json, say_yaml, table, utc_now
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import Target, find, parse_target
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def get_command(
     scope = None if all_namespaces else namespace
     wanted = _targets(targets or [])
 
-    async def work(local: Local) -> None:
-        found = await _read(local, wanted, scope)
+    async def work(session: Session) -> None:
+        found = await _read(session, wanted, scope)
         _show(found, wanted, output, scope)
         if watch:
-            await _follow(local, wanted, output, scope, found)
+            await _follow(session, wanted, output, scope, found)
 
     run(state, work)
 
@@ -61,16 +61,16 @@ def _targets(texts: list[str]) -> list[Target]:
     return [parse_target(t) for t in texts]
 
 
-async def _read(local: Local, wanted: list[Target], scope: str | None) -> list[Manifest]:
+async def _read(session: Session, wanted: list[Target], scope: str | None) -> list[Manifest]:
     found: list[Manifest] = []
     for target in wanted:
         if target.name is None:
-            found += await local.store.list(target.kind, namespace=scope)
+            found += await session.store.list(target.kind, namespace=scope)
         elif scope is None:
-            everywhere = await local.store.list(target.kind)
+            everywhere = await session.store.list(target.kind)
             found += [m for m in everywhere if m["metadata"]["name"] == target.name]
         else:
-            found.append(await find(local.store, f"{target.kind}/{target.name}", scope))
+            found.append(await find(session.store, f"{target.kind}/{target.name}", scope))
     return found
 
 
@@ -128,12 +128,12 @@ def _cell(name: str, type_: str, value: Any, wide: bool) -> str:
 
 
 async def _follow(
-    local: Local, wanted: list[Target], output: Output, scope: str | None, shown: list[Manifest]
+    session: Session, wanted: list[Target], output: Output, scope: str | None, shown: list[Manifest]
 ) -> None:
     """List again on every change, until the reader has had enough."""
     kinds = sorted({t.kind for t in wanted})
-    async for _ in local.store.watch(kinds):
-        found = await _read(local, wanted, scope)
+    async for _ in session.store.watch(kinds):
+        found = await _read(session, wanted, scope)
         if found != shown:
             if output in (Output.TABLE, Output.WIDE):
                 say("")

@@ -11,7 +11,7 @@ import typer
 
 from controller.cli.errors import Failure
 from controller.cli.output import Form, note, say, say_json, table
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ def history_command(
 ) -> None:
     """List every decision about a model, from its signed ledger."""
 
-    async def work(local: Local) -> None:
+    async def work(session: Session) -> None:
         from controller.api.kinds import ModelSpec, parse
         from controller.plan.revision import registry_name
         from controller.plan.verdict import Unknown
 
-        parsed = parse(await find(local.store, name, namespace, kinds=("ModelSpec",)))
+        parsed = parse(await find(session.store, name, namespace, kinds=("ModelSpec",)))
         if not isinstance(parsed, ModelSpec):
             raise Failure(f"modelspec/{name} is not valid; mainspring explain modelspec/{name} says why")
         environment = parsed.spec.environment or namespace
-        ledger = await local.world().ledger.read(registry_name(parsed), environment)
+        ledger = await session.world().ledger.read(registry_name(parsed), environment)
         if isinstance(ledger, Unknown):
             note(f"the registry does not answer ({ledger.message}); this is what the objects remember")
-            show_remembered(parsed, await _revisions(local, parsed), output)
+            show_remembered(parsed, await _revisions(session, parsed), output)
         else:
             show_ledger(ledger, output)
 
@@ -69,12 +69,12 @@ def show_ledger(ledger: Ledger, output: Form) -> None:
     )
 
 
-async def _revisions(local: Local, model: ModelSpec) -> list[ModelRevision]:
+async def _revisions(session: Session, model: ModelSpec) -> list[ModelRevision]:
     from controller.api.kinds import ModelRevision, parse
     from controller.api.meta import LABEL_MODEL
 
     labels = {LABEL_MODEL: model.metadata.name}
-    found = await local.store.list("ModelRevision", namespace=model.metadata.namespace, labels=labels)
+    found = await session.store.list("ModelRevision", namespace=model.metadata.namespace, labels=labels)
     typed = [r for m in found if isinstance(r := parse(m), ModelRevision)]
     return sorted(typed, key=lambda r: r.metadata.creation_timestamp)
 

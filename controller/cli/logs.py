@@ -1,24 +1,23 @@
 """`mainspring logs`: what the steps of a training Job, or the servers of a model, have written.
 
-Reads the files of local mode; never asks a process.  Printed without control characters, since a training program
-may write anything.
+Reads the files of local mode, or the logs of pods through the API server; never asks a process.  Printed without
+control characters, since a training program may write anything.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from controller.cli import podlogs
 from controller.cli.errors import Failure
 from controller.cli.output import say
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
     from controller.api.meta import Manifest
+    from controller.cli.podlogs import Log, Logs
 
 
 def logs_command(
@@ -33,13 +32,16 @@ def logs_command(
 ) -> None:
     """Show what training steps or servers have written."""
 
-    async def work(local: Local) -> None:
-        manifest = await find(local.store, target, namespace, kinds=("ModelSpec", "ModelRevision"))
-        pods = local.pods(namespace)
+    async def work(session: Session) -> None:
+        manifest = await find(session.store, target, namespace, kinds=("ModelSpec", "ModelRevision"))
         if servers:
-            _show(_server_files(pods, manifest), lines)
+            found = await _servers(session.logs, namespace, manifest)
         else:
-            _show(_training_files(pods, training_revision(manifest), step), lines)
+            found = await _training(session.logs, namespace, training_revision(manifest), step)
+        for number, (title, log) in enumerate(found):
+            if len(found) > 1:
+                say(*([""] if number else []), f"==> {title} <==")
+            say(*await session.logs.tail(namespace, log, lines))
 
     run(state, work)
 
@@ -60,33 +62,26 @@ def training_revision(manifest: Manifest) -> str:
     return str(wanted)
 
 
-def _training_files(pods: Path, revision: str, step: str | None) -> list[tuple[str, Path]]:
-    found = podlogs.newest_attempt(pods, revision)
+async def _training(logs: Logs, namespace: str, revision: str, step: str | None) -> list[tuple[str, Log]]:
+    found = await logs.attempt(namespace, revision)
     if found is None:
         raise Failure(f"no log of a training of {revision} in this state; it has not started, or ran elsewhere")
-    attempt, pod = found
-    there = podlogs.steps_of(pod)
+    there = [log.container for log in found.logs]
     if step is not None and step not in there:
-        raise Failure(f"attempt {attempt} of {revision} has no log of step {step}; there is: {', '.join(there)}")
-    wanted = there if step is None else [step]
-    return [(f"{revision}, attempt {attempt}, step {s}", pod / f"{s}.log") for s in wanted]
+        known = ", ".join(there)
+        raise Failure(f"attempt {found.number} of {revision} has no log of step {step}; there is: {known}")
+    wanted = [log for log in found.logs if step in (None, log.container)]
+    return [(f"{revision}, attempt {found.number}, step {log.container}", log) for log in wanted]
 
 
-def _server_files(pods: Path, manifest: Manifest) -> list[tuple[str, Path]]:
+async def _servers(logs: Logs, namespace: str, manifest: Manifest) -> list[tuple[str, Log]]:
     status: dict[str, Any] = manifest.get("status") or {}
     if manifest["kind"] == "ModelRevision":
         revisions = [manifest["metadata"]["name"]]
     else:
         holders = (status.get("champion") or {}, status.get("challenger") or {})
         revisions = [h["revision"] for h in holders if h.get("revision")]
-    files = podlogs.server_logs(pods, revisions)
-    if not files:
+    found = await logs.servers(namespace, revisions)
+    if not found:
         raise Failure(f"no log of a server of {manifest['metadata']['name']} in this state; nothing serves yet")
-    return [(f"server {f.parent.name}", f) for f in files]
-
-
-def _show(files: list[tuple[str, Path]], lines: int) -> None:
-    for number, (title, file) in enumerate(files):
-        if len(files) > 1:
-            say(*([""] if number else []), f"==> {title} <==")
-        say(*podlogs.tail(file, lines))
+    return [(f"server {log.pod}", log) for log in found]

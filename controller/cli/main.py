@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from controller import __version__
+from controller.cli import place
 from controller.cli.errors import EXIT_CODES, USAGE, WRONG, Failure
 
 
@@ -71,7 +72,8 @@ class Verbs(TyperGroup):
             return None
         module = import_module(f"controller.cli.{verb.module}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(verb.name, help=None)(getattr(module, f"{verb.name}_command"))
+        function = getattr(module, f"{verb.name}_command")
+        single.command(verb.name, help=None)(place.offered(verb.name, function))
         command = get_command(single)
         command.name = verb.name
         return command
@@ -122,7 +124,11 @@ def _epilog() -> str:
     more = (
         "Every verb has --help. MAINSPRING_STATE names the state directory; MAINSPRING_DEBUG=1 shows tracebacks."
     )
-    return f"\b\nExit codes:\n{codes}\n\n{more}"
+    where = (
+        "Verbs work on the local state directory if there is one, else on the cluster of the kubeconfig; "
+        "--state, --kubeconfig and --context choose. `kubectl mainspring` works on the cluster."
+    )
+    return f"\b\nExit codes:\n{codes}\n\n{where}\n\n{more}"
 
 
 def _show_version(value: bool) -> None:
@@ -155,7 +161,7 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
-        app(prog_name="mainspring")
+        app(prog_name="kubectl mainspring" if place.as_plugin() else "mainspring")
     except BrokenPipeError:
         # The reader of a pipe has gone (`| head`): that is no error, and the flush at exit must not say one.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

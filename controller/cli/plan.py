@@ -14,7 +14,7 @@ import typer
 from controller.cli.apply import Files, read_files
 from controller.cli.errors import CHANGES, OK, USAGE, WRONG, Failure
 from controller.cli.output import Form, say, say_json
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def plan_command(
         raise Failure("give --commit or --ref, not both", code=USAGE)
     given = read_files(files, namespace) if files else None
 
-    async def work(local: Local) -> list[Answer]:
-        wanted = given if given is not None else await _stored(local, target, namespace)
-        world = local.world()
+    async def work(session: Session) -> list[Answer]:
+        wanted = given if given is not None else await _stored(session, target, namespace)
+        world = session.world()
         return [
             await answer(world, m, from_file=bool(given), ref=await _ref(world, m, commit, ref)) for m in wanted
         ]
@@ -80,10 +80,10 @@ def exit_code(answers: list[Answer], *, detailed: bool) -> int:
     return WRONG if any((a.stalled or a.is_unknown) and not a.changes for a in answers) else OK
 
 
-async def _stored(local: Local, target: str | None, namespace: str) -> list[Manifest]:
+async def _stored(session: Session, target: str | None, namespace: str) -> list[Manifest]:
     if target is not None:
-        return [await find(local.store, target, namespace)]
-    found = await local.store.list("ModelSpec", namespace=namespace)
+        return [await find(session.store, target, namespace)]
+    found = await session.store.list("ModelSpec", namespace=namespace)
     if not found:
         raise Failure(f"no ModelSpec in namespace {namespace}; plan a file with mainspring plan -f FILE")
     return list(found)

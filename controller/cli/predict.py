@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,11 +15,14 @@ import typer
 
 from controller.cli.errors import USAGE, Failure
 from controller.cli.output import Form, say, say_json
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find
 
 if TYPE_CHECKING:
     import httpx
+
+Ask = Callable[[bytes, str, float], Awaitable["httpx.Response"]]
+"""Sends rows: body, media type, longest wait in seconds."""
 
 FORMS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 HEADERS: Final = ("model", "revision", "version", "commit")
@@ -43,12 +47,12 @@ def predict_command(
         raise Failure("give the rows: --data FILE, or --row '{\"column\": value}'", code=USAGE)
     body, media = _rows(row) if row else _file(data or "-")
 
-    async def work(local: Local) -> str:
-        manifest = await find(local.store, name, namespace, kinds=("ModelSpec",))
-        return address(manifest.get("status") or {}, manifest["metadata"]["name"])
+    async def work(session: Session) -> httpx.Response:
+        manifest = await find(session.store, name, namespace, kinds=("ModelSpec",))
+        url = address(manifest.get("status") or {}, manifest["metadata"]["name"])
+        return await session.asking(namespace, name.rpartition("/")[2], url)(body, media, timeout)
 
-    url = run(state, work)
-    _answer(_post(url, body, media, timeout), output)
+    _answer(run(state, work), output)
 
 
 def address(status: dict[str, Any], name: str) -> str:
@@ -60,7 +64,7 @@ def address(status: dict[str, Any], name: str) -> str:
     url = status.get("url")
     if not url or not status.get("champion"):
         raise Failure(f"modelspec/{name} serves nothing yet; mainspring explain modelspec/{name} says why")
-    return f"{url}/invocations"
+    return str(url)
 
 
 def _rows(rows: list[str]) -> tuple[bytes, str]:
@@ -98,16 +102,21 @@ def _json(text: str, where: str) -> Any:
         raise Failure(f"{where}: not JSON: {error}", code=USAGE) from None
 
 
-def _post(url: str, body: bytes, media: str, timeout_s: float) -> httpx.Response:
-    import httpx
+def direct(url: str, who: str) -> Ask:
+    """Return what posts rows to an address; `who` must run for anybody to answer there."""
 
-    try:
-        # No proxy: local mode's router listens on this machine.
-        with httpx.Client(trust_env=False, timeout=timeout_s) as client:
-            return client.post(url, content=body, headers={"content-type": media})
-    except httpx.HTTPError as error:
-        what = str(error) or type(error).__name__
-        raise Failure(f"{url} does not answer ({what}); is mainspring up running?") from None
+    async def ask(body: bytes, media: str, timeout_s: float) -> httpx.Response:
+        import httpx
+
+        try:
+            # No proxy: local mode's router listens on this machine.
+            async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
+                return await client.post(url, content=body, headers={"content-type": media})
+        except httpx.HTTPError as error:
+            what = str(error) or type(error).__name__
+            raise Failure(f"{url} does not answer ({what}); is {who} running?") from None
+
+    return ask
 
 
 def _answer(response: httpx.Response, output: Form) -> None:

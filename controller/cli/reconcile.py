@@ -13,7 +13,7 @@ import typer
 
 from controller.cli.errors import WRONG, Failure
 from controller.cli.output import note, say, utc_now
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find, spoken
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def reconcile_command(
 ) -> None:
     """Ask for a look at once; also tries again what was given up."""
 
-    async def work(local: Local) -> int:
+    async def work(session: Session) -> int:
         from controller.api.meta import ANNOTATION_REQUESTED_AT, Key, key_of
 
-        manifest = await find(local.store, target, namespace)
+        manifest = await find(session.store, target, namespace)
         key = key_of(manifest)
         if key.kind == "ModelRevision":
             # A revision is tried again on behalf of the model that wants it.
@@ -40,9 +40,9 @@ def reconcile_command(
             note(f"{key.name} belongs to modelspec/{model}; that is asked")
             key = Key("ModelSpec", namespace, model)
         asked = requested_now()
-        await local.store.annotate(key, {ANNOTATION_REQUESTED_AT: asked})
+        await session.store.annotate(key, {ANNOTATION_REQUESTED_AT: asked})
         say(f"{spoken(key.kind, key.name)}: asked for a look at {asked}")
-        return await _waited(local, key, asked, timeout) if wait else 0
+        return await _waited(session, key, asked, timeout) if wait else 0
 
     raise typer.Exit(run(state, work))
 
@@ -54,7 +54,7 @@ def requested_now() -> str:
     return timestamp(utc_now() + timedelta(microseconds=999_999))
 
 
-async def _waited(local: Local, key: Key, asked: str, timeout_s: float) -> int:
+async def _waited(session: Session, key: Key, asked: str, timeout_s: float) -> int:
     """Wait until the status says that it was looked at, and print how the object stands.
 
     Raises:
@@ -62,13 +62,13 @@ async def _waited(local: Local, key: Key, asked: str, timeout_s: float) -> int:
     """
     try:
         async with asyncio.timeout(timeout_s):
-            async for event in local.store.watch([key.kind]):
+            async for event in session.store.watch([key.kind]):
                 found: Manifest = event.object
                 status = found.get("status") or {}
                 if found["metadata"]["name"] == key.name and status.get("requestedAt") == asked:
                     return _stands(status)
     except TimeoutError:
-        raise Failure(f"no look within {timeout_s:g}s; is mainspring up running?") from None
+        raise Failure(f"no look within {timeout_s:g}s; is {session.who} running?") from None
     return WRONG
 
 

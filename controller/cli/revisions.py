@@ -12,14 +12,14 @@ from controller.cli.errors import USAGE, Failure
 
 if TYPE_CHECKING:
     from controller.api.kinds import ModelRevision
-    from controller.local.store import Store
+    from controller.reconcile.kube import Kube
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{7,64}")
 SHOWN: Final = 8
 """Most names that a message lists."""
 
 
-async def all_revisions(store: Store, namespace: str) -> list[ModelRevision]:
+async def all_revisions(store: Kube, namespace: str) -> list[ModelRevision]:
     """Read every valid ModelRevision of a namespace, oldest first."""
     from controller.api.kinds import ModelRevision, parse
 
@@ -31,7 +31,7 @@ async def all_revisions(store: Store, namespace: str) -> list[ModelRevision]:
     return sorted(found, key=lambda r: (r.metadata.creation_timestamp, r.metadata.name))
 
 
-async def by_name_or_commit(store: Store, text: str, namespace: str) -> ModelRevision:
+async def by_name_or_commit(store: Kube, text: str, namespace: str) -> ModelRevision:
     """Find a revision by its name (`modelrevision/` may stand before it) or by a commit, 7 to 64 hex digits.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.output import note, say
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find, spoken
 
 if TYPE_CHECKING:
@@ -21,24 +21,24 @@ Which = Annotated[str, typer.Argument(metavar="KIND/NAME", help="A ModelSpec or 
 
 def suspend_command(target: Which, namespace: Namespace = "default", state: State = DEFAULT_STATE) -> None:
     """Stop deciding for an object; what serves goes on serving."""
-    run(state, lambda local: _set(local, target, namespace, wanted=True))
+    run(state, lambda session: _set(session, target, namespace, wanted=True))
 
 
 def resume_command(target: Which, namespace: Namespace = "default", state: State = DEFAULT_STATE) -> None:
     """Go on deciding for a suspended object."""
-    run(state, lambda local: _set(local, target, namespace, wanted=False))
+    run(state, lambda session: _set(session, target, namespace, wanted=False))
 
 
-async def _set(local: Local, target: str, namespace: str, *, wanted: bool) -> None:
+async def _set(session: Session, target: str, namespace: str, *, wanted: bool) -> None:
     from controller.api.meta import key_of
 
-    manifest = await find(local.store, target, namespace, kinds=("ModelSpec", "ModelRepository"))
+    manifest = await find(session.store, target, namespace, kinds=("ModelSpec", "ModelRepository"))
     key = key_of(manifest)
     name, word = spoken(key.kind, key.name), "suspended" if wanted else "resumed"
     if bool(manifest["spec"].get("suspend", False)) is wanted:
         say(f"{name} was {'suspended' if wanted else 'not suspended'} already")
         return
-    await local.store.patch_spec(key, {"suspend": wanted})
+    await session.store.patch_spec(key, {"suspend": wanted})
     say(f"{name} {word}" + ("; what serves goes on serving" if wanted and key.kind == "ModelSpec" else ""))
     if managed := _managed(manifest):
         note(managed)

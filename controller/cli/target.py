@@ -14,7 +14,7 @@ from controller.cli.errors import USAGE, Failure
 
 if TYPE_CHECKING:
     from controller.api.meta import Manifest
-    from controller.local.store import Store
+    from controller.reconcile.kube import Kube
 
 GROUP_SUFFIX = ".mainspring.dev"
 SHOWN = 10
@@ -69,7 +69,7 @@ def spoken(kind: str, name: str) -> str:
     return f"{kind.lower()}/{name}"
 
 
-async def find(store: Store, text: str, namespace: str, *, kinds: tuple[str, ...] = ()) -> Manifest:
+async def find(store: Kube, text: str, namespace: str, *, kinds: tuple[str, ...] = ()) -> Manifest:
     """Find the one object that is meant by `KIND/NAME`, or by `NAME` alone if only one object has it.
 
     Args:
@@ -92,7 +92,7 @@ async def find(store: Store, text: str, namespace: str, *, kinds: tuple[str, ...
     return await _named(store, allowed, text, namespace)
 
 
-async def _named(store: Store, kinds: tuple[str, ...], name: str, namespace: str) -> Manifest:
+async def _named(store: Kube, kinds: tuple[str, ...], name: str, namespace: str) -> Manifest:
     there = {k: {m["metadata"]["name"]: m for m in await store.list(k, namespace=namespace)} for k in kinds}
     found = [there[k][name] for k in kinds if name in there[k]]
     if len(found) == 1:
@@ -103,7 +103,7 @@ async def _named(store: Store, kinds: tuple[str, ...], name: str, namespace: str
     raise Failure(await _missing(store, there, name, namespace))
 
 
-async def _missing(store: Store, there: dict[str, dict[str, Manifest]], name: str, namespace: str) -> str:
+async def _missing(store: Kube, there: dict[str, dict[str, Manifest]], name: str, namespace: str) -> str:
     """Say what is there instead: the nearest name, the names, or the namespaces that do have it."""
     what = next(iter(there)) if len(there) == 1 else "object"
     text = f'no {what} "{name}" in namespace {namespace}'

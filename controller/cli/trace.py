@@ -13,13 +13,13 @@ import typer
 
 from controller.cli.errors import USAGE, WRONG, Failure
 from controller.cli.output import Form, aligned, say, say_json
-from controller.cli.session import DEFAULT_STATE, Local, Namespace, State, run
+from controller.cli.session import DEFAULT_STATE, Namespace, Session, State, run
 from controller.cli.target import find, parse_kind
 
 if TYPE_CHECKING:
     from controller.api.kinds import ModelRevision
     from controller.api.meta import Manifest
-    from controller.local.store import Store
+    from controller.reconcile.kube import Kube
 
 OTHERS: Final = ("deployment", "job", "pod", "run", "commit")
 """Links of the chain that are none of our kinds."""
@@ -48,9 +48,9 @@ def trace_command(
 ) -> None:
     """Follow one model from commit and data to its servers, and back."""
 
-    async def work(local: Local) -> list[Chain]:
-        revisions = await meant(local.store, target, namespace)
-        return [await chain_of(local.store, r) for r in revisions]
+    async def work(session: Session) -> list[Chain]:
+        revisions = await meant(session.store, target, namespace)
+        return [await chain_of(session.store, r) for r in revisions]
 
     found = run(state, work)
     if output is Form.JSON:
@@ -69,7 +69,7 @@ def lines(chain: Chain) -> list[str]:
     return [*out, *fits, *(f"  DOES NOT FIT: {p}" for p in chain.problems)]
 
 
-async def meant(store: Store, text: str, namespace: str) -> list[ModelRevision]:
+async def meant(store: Kube, text: str, namespace: str) -> list[ModelRevision]:
     """Find the revisions that a link belongs to: of a ModelSpec, what serves and what is on its way.
 
     Raises:
@@ -111,7 +111,7 @@ async def meant(store: Store, text: str, namespace: str) -> list[ModelRevision]:
     return found
 
 
-async def chain_of(store: Store, revision: ModelRevision) -> Chain:
+async def chain_of(store: Kube, revision: ModelRevision) -> Chain:
     """Put the links together."""
     from controller.api.meta import LABEL_REVISION, Key
 

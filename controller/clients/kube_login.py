@@ -76,6 +76,21 @@ def kubeconfig_paths(given: Path | None) -> list[Path]:
     return [Path.home() / ".kube" / "config"]
 
 
+def _by_pod(kubeconfig: Path | None, context: str | None) -> bool:
+    return kubeconfig is None and context is None and not os.environ.get("KUBECONFIG") and in_cluster()
+
+
+def default_namespace(kubeconfig: Path | None, context: str | None) -> str:
+    """Read the namespace that the context, or the pod, names; `default` when it names none.
+
+    Raises:
+        Denied: there is no usable kubeconfig.
+    """
+    if _by_pod(kubeconfig, context):
+        return _text(SERVICE_ACCOUNT / "namespace") or "default"
+    return read_kubeconfig(kubeconfig, context).namespace
+
+
 class Login:
     """Credentials that can be read again."""
 
@@ -83,7 +98,7 @@ class Login:
         """Use a kubeconfig file and context; without both, what `connect` of the client says."""
         self._kubeconfig = kubeconfig
         self._context = context
-        self._pod = kubeconfig is None and context is None and not os.environ.get("KUBECONFIG") and in_cluster()
+        self._pod = _by_pod(kubeconfig, context)
         self._access: Access | None = None
         self._read_at = 0.0
         self._lock = asyncio.Lock()
