@@ -26,6 +26,8 @@ RETRY_AFTER_MAX_S: Final = 300.0
 
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _RBAC = re.compile(r"cannot ([a-z]+) resource \"([^\"]+)\"")
+_PREFIX = re.compile(r"^[\w.]+ \"[^\"]{0,253}\" is invalid: ")
+"""What the server says before the field, and we have said already."""
 _USER = re.compile(r"User \"([^\"]{1,200})\"")
 
 
@@ -66,7 +68,10 @@ def failure(act: Act, code: int, headers: Mapping[str, str], body: bytes) -> Cli
         return Conflict(f"{act}: {said}; read it again", reason=reason or None)
     if code == 410:
         return Conflict(f"{act}: what was read is no longer kept by the API server; read it again", reason=EXPIRED)
+    if code == 422 and "metadata.uid: Invalid value" in said:
+        return Conflict(f"{act}: another object has its name now ({said}); read it again")
     if code in (400, 413, 422):
+        said = _PREFIX.sub("", said)
         return Denied(f"{act} is invalid: {said}", reason="Invalid")
     if code in _BUSY:
         return _busy(act, code, headers, said)

@@ -1,8 +1,6 @@
-"""Which implementations of the Kube port the contract suite runs on.
+"""Which implementations of the Kube port the contract suite runs on: the local store, and a real API server.
 
-A real API server becomes a second name in `IMPLEMENTATIONS` with a branch in `kube`.  It needs our CRDs, the
-kube-controller-manager (for cascade deletion), and a `namespace` fixture that makes the namespace it returns.
-The tests stay as they are: they call nothing but the port, each in a namespace of its own.
+The tests call nothing but the port, each in a namespace of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +9,11 @@ import uuid
 
 import pytest
 
+from controller.clients.kube import KubeClient
 from controller.local.store import Store
+from tests.support.server_crds import fresh_namespace, install
 
-IMPLEMENTATIONS = ("local",)
+IMPLEMENTATIONS = ("local", "server")
 
 
 @pytest.fixture
@@ -21,13 +21,33 @@ def anyio_backend():
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def api_server(request):
+    """The control plane with our CRDs, started when the first test asks for it."""
+    control_plane = request.getfixturevalue("control_plane")
+    install(control_plane)
+    return control_plane
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
-def kube(request, tmp_path):
-    store = Store.open(tmp_path / "state" / "objects.db")
-    yield store
-    store.close()
+def implementation(request):
+    return request.param
 
 
 @pytest.fixture
-def namespace():
-    return f"contract-{uuid.uuid4().hex[:10]}"
+async def kube(implementation, request, tmp_path):
+    if implementation == "local":
+        store = Store.open(tmp_path / "state" / "objects.db")
+        yield store
+        store.close()
+        return
+    client = KubeClient.connect(request.getfixturevalue("api_server").kubeconfig)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def namespace(implementation, request):
+    if implementation == "local":
+        return f"contract-{uuid.uuid4().hex[:10]}"
+    return fresh_namespace(request.getfixturevalue("api_server"))
