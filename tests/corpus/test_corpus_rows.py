@@ -1,0 +1,50 @@
+"""Every row of the corpus has a test of its id, or the list says openly that it has none."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+ROW = re.compile(r"(?<![A-Za-z0-9])([YGDMJygdmj](?!00)[0-9]{2})(?![A-Za-z0-9])")
+
+
+def listed() -> dict[str, str]:
+    """Read `rows.txt`: id → tested, later or open."""
+    lines = [
+        line for line in Path(__file__).with_name("rows.txt").read_text().splitlines() if line[:1] not in "# "
+    ]
+    return {line.split()[0]: line.split()[1] for line in lines}
+
+
+def named() -> set[str]:
+    """Find the ids that tests name in a string or in their own name; comments and module docstrings do not."""
+    found: set[str] = set()
+    for path in TESTS.rglob("*.py"):
+        if path.name in ("test_corpus_rows.py", "conftest.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = ast.get_docstring(tree, clean=False)
+        for node in ast.walk(tree):
+            text = ""
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value != module:
+                text = node.value
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                text = node.name.replace("_", " ")
+            found |= {row.upper() for row in ROW.findall(text)}
+    return found
+
+
+def test_every_row_that_counts_as_tested_has_a_test_of_its_id():
+    wanted = {row for row, state in listed().items() if state == "tested"}
+    assert wanted - named() == set()
+
+
+def test_no_row_is_called_open_that_has_a_test():
+    still = {row for row, state in listed().items() if state != "tested"}
+    assert still & named() == set()
+
+
+def test_no_test_names_a_row_that_is_not_listed():
+    assert named() - set(listed()) == set()
