@@ -1,8 +1,8 @@
 """Measures what `ranges.json` promises, prints it, and ends with 1 when something lies outside of its range.
 
 `python -m benchmarks.check`.  Ratios of things measured side by side in this run, so that a slow machine changes
-them little; `make ranges` runs it.  With `--ci` what lies outside of its range is measured again, up to three times,
-and the one nearest to its range counts: a neighbour on the machine disturbs one run, a regression all of them.
+them little; `make ranges` runs it.  With `--ci` what lies outside of its range is measured again, at most
+twice, and the one nearest to its range counts: a neighbour on the machine disturbs one run, a regression all of them.
 """
 
 from __future__ import annotations

@@ -316,7 +316,7 @@ def size_of(directory: str) -> int:
     while left:
         with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:  # it vanished, as temporary ones do
             for entry in entries:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the same
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
                     else:
