@@ -2,7 +2,7 @@
 
 `python -m benchmarks.check`.  Ratios of things measured side by side in this run, so that a slow machine changes
 them little; `make ranges` runs it.  With `--ci` what lies outside of its range is measured again, at most
-twice, and the one nearest to its range counts: a neighbour on the machine disturbs one run, a regression all of them.
+twice, and the nearest to its range counts: a neighbour on the machine disturbs one run, a regression all.
 """
 
 from __future__ import annotations
