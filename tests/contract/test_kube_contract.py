@@ -1,8 +1,8 @@
 """What every implementation of the Kube port promises to the reconcilers, sentence by sentence.
 
 Differences that cannot be removed, and that no test here leans on:
-- An API server stores the default of a status only with the first write after the creation, so the first apply that
-  changes nothing moves the version of one of our objects once; the local store stores it at once.
+- An API server stores the default of a status only with the first write after the creation, so the first apply
+  that changes nothing moves the version of one of our objects once; the local store stores it at once.
 - The local store collects what has lost its owners at once, an API server in the background, after seconds.
 - An API server knows finalizers, generateName and kinds that are not ours; the local store refuses all three.
 - The local store keeps the newest 200 Events of an object, an API server those of the last hour.
