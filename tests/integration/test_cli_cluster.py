@@ -1,0 +1,259 @@
+"""Every verb on a real API server: it says what it says on the local state that the same objects lie in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controller.api.meta import key_of
+from controller.clients.kube import KubeClient
+from tests.support.cli_session import mainspring, model, refused, stored, tell
+from tests.support.server_crds import fresh_namespace, http, install
+
+CHAMPION, REFUSED = "bikes-dd1196040a", "bikes-4b78198ae3"
+
+
+def client(control_plane):
+    return KubeClient.connect(control_plane.kubeconfig)
+
+
+async def copied(control_plane, namespace, *objects):
+    """Put objects with their statuses on the server."""
+    kube = client(control_plane)
+    for item in objects:
+        meta = {k: v for k, v in item["metadata"].items() if k in ("name", "labels", "annotations")}
+        made = await kube.create({**item, "metadata": {**meta, "namespace": namespace}})
+        if "status" in item:
+            await kube.patch_status(key_of(made), item["status"], uid=made["metadata"]["uid"])
+    await kube.aclose()
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    state = tmp_path_factory.mktemp("local") / "state"
+    tell(state, refused)
+    return state
+
+
+@pytest.fixture(scope="module")
+def cluster(request, state):
+    """A namespace with what the local state has, and the options that lead to it."""
+    control_plane = request.getfixturevalue("control_plane")
+    install(control_plane)
+    namespace = fresh_namespace(control_plane)
+    objects = [stored(state, "ModelSpec", "bikes")]
+    objects += [stored(state, "ModelRevision", name) for name in (CHAMPION, REFUSED)]
+    asyncio.run(copied(control_plane, namespace, *objects))
+    return Cluster(control_plane, namespace)
+
+
+class Cluster:
+    def __init__(self, control_plane, namespace):
+        self.control_plane, self.namespace = control_plane, namespace
+        self.options = ["--kubeconfig", str(control_plane.kubeconfig)]
+
+    def __call__(self, *args, **more):
+        return mainspring(Path("nowhere"), *args, "-n", self.namespace, *self.options, **more)
+
+    def run(self, work):
+        async def done():
+            kube = client(self.control_plane)
+            try:
+                return await work(kube)
+            finally:
+                await kube.aclose()
+
+        return asyncio.run(done())
+
+
+def links_of_the_revision(answer):
+    return [line for line in answer.lines if line.split()[0] not in ("job", "server")]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param(["get", "mspec", "-o", "name"], id="get"),
+        pytest.param(["gates", "bikes"], id="gates"),
+        pytest.param(["compare", CHAMPION, REFUSED], id="compare"),
+        pytest.param(["trace", f"modelrevision/{CHAMPION}"], id="trace"),
+        pytest.param(["logs", "bikes"], id="logs of a training whose pod is gone"),
+    ],
+)
+def test_a_verb_says_the_same_as_on_the_local_state(cluster, state, args):
+    local, remote = mainspring(state, *args), cluster(*args)
+    if args[0] == "trace":  # the objects below a revision were not copied
+        local.out, remote.out = (links_of_the_revision(answer) for answer in (local, remote))
+    assert remote.out == local.out
+    assert remote.err.partition(" [asked")[0].strip() == local.err.strip()
+    assert remote.code == local.code or args[0] == "trace"
+
+
+def test_explain_says_what_blocks(cluster, state):
+    answer = cluster("explain", "modelspec/bikes")
+    assert answer.code == 0, answer.err
+    local = mainspring(state, "explain", "modelspec/bikes").lines[0]
+    assert answer.lines[0] == local.replace("namespace default", f"namespace {cluster.namespace}")
+    assert "GateFailed" in answer.out
+
+
+def test_history_tells_what_objects_remember_where_the_ledger_cannot_be_verified(cluster):
+    answer = cluster("history", "bikes")
+    assert answer.code == 0, answer.err
+    assert "this is what the objects remember" in answer.err
+    assert CHAMPION in answer.out
+
+
+def test_apply_creates_changes_and_leaves_alone(cluster, tmp_path):
+    file = tmp_path / "other.json"
+    for spec, word in (({}, "created"), ({"suspend": True}, "configured"), ({"suspend": True}, "unchanged")):
+        file.write_text(json.dumps(model("other", **spec)))
+        answer = cluster("apply", "-f", str(file))
+        # The first write after the creation stores the default status.
+        assert answer.out in (f"modelspec.mainspring.dev/other {word}\n",), answer.err
+
+
+def test_suspend_and_resume_move_the_spec(cluster):
+    assert cluster("suspend", "modelspec/bikes").out == (
+        "modelspec/bikes suspended; what serves goes on serving\n"
+    )
+    assert cluster("suspend", "modelspec/bikes").out == "modelspec/bikes was suspended already\n"
+    assert cluster("resume", "modelspec/bikes").out == "modelspec/bikes resumed\n"
+
+
+def test_reconcile_asks_for_a_look_and_says_who_does_not_look(cluster):
+    answer = cluster("reconcile", "modelspec/bikes", "--wait", "--timeout", "1")
+    assert "asked for a look at" in answer.out
+    assert "no look within 1s; is the operator running?" in answer.err
+    assert answer.code == 1
+
+
+def test_an_error_says_which_cluster_was_asked(cluster):
+    answer = cluster("explain", "modelspec/bykes")
+    assert 'no ModelSpec "bykes"' in answer.err
+    assert "did you mean bikes?" in answer.err
+    assert f"[asked the cluster of {cluster.control_plane.kubeconfig}: it was named]" in answer.err
+
+
+def test_a_context_that_is_not_there_is_named(cluster):
+    answer = cluster("get", "--context", "elsewhere")
+    assert answer.code == 1
+    assert 'has no context "elsewhere"; there is: ' in answer.err
+
+
+def test_state_and_cluster_together_are_a_usage_error(cluster):
+    answer = cluster("get", "--state", "x")
+    assert answer.code == 2
+    assert "give --state for the local state, or --kubeconfig and --context, not both" in answer.err
+
+
+def test_without_n_the_namespace_is_that_of_the_context(cluster, tmp_path):
+    text = cluster.control_plane.kubeconfig.read_text()
+    import yaml
+
+    config = yaml.safe_load(text)
+    config["contexts"][0]["context"]["namespace"] = cluster.namespace
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config))
+    answer = mainspring(Path("nowhere"), "get", "mspec/bikes", "-o", "name", "--kubeconfig", str(file))
+    assert answer.out == "modelspec.mainspring.dev/bikes\n", answer.err
+
+
+def test_the_plugin_of_kubectl_works_on_the_cluster(cluster, tmp_path):
+    script = Path(sys.executable).with_name("kubectl-mainspring")
+    done = subprocess.run(
+        [str(script), "get", "mspec/bikes", "-n", cluster.namespace, "-o", "name"],
+        env={"KUBECONFIG": str(cluster.control_plane.kubeconfig), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "modelspec.mainspring.dev/bikes\n", done.stderr
+
+
+def checks(answer):
+    return {row["check"]: row for row in json.loads(answer.out)}
+
+
+def test_doctor_says_what_is_right_and_what_to_do(cluster):
+    answer = cluster("doctor")
+    assert answer.code == 1
+    assert "✓   API server" in answer.out
+    found = checks(cluster("doctor", "-o", "json"))
+    for name in ("API server", "clock", "CRD modelspecs", "CRD modelrevisions", "CRD modelrepositories"):
+        assert found[name]["ok"] is True, found[name]
+    assert found["rights of you"]["ok"] is True
+    assert found["operator"]["ok"] is False
+    assert "no operator has ever run" in found["operator"]["found"]
+    assert "helm upgrade --install" in found["operator"]["do"]
+
+
+def test_doctor_finds_a_held_and_an_expired_lease(cluster):
+    def lease(renewed):
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "mainspring", "namespace": cluster.namespace},
+            "spec": {"holderIdentity": "pod-1", "renewTime": renewed, "leaseDurationSeconds": 15},
+        }
+
+    cluster.run(lambda kube: kube.apply(lease("2999-01-01T00:00:00.000000Z")))
+    assert checks(cluster("doctor", "-o", "json"))["operator"]["ok"] is True
+    made = cluster.run(lambda kube: kube.apply(lease("2020-01-01T00:00:00.000000Z")))
+    found = checks(cluster("doctor", "-o", "json"))["operator"]
+    assert found["ok"] is False
+    assert "has expired; pod-1 held it last" in found["found"]
+    cluster.run(lambda kube: kube.delete(key_of(made)))
+
+
+def test_doctor_names_a_git_repository_and_an_mlflow_that_do_not_answer(cluster, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    found = checks(cluster("doctor", "-o", "json"))
+    (git,) = [row for name, row in found.items() if name.startswith("Git ")]
+    assert git["ok"] is False
+    assert "git ls-remote" in git["do"]
+    assert found["MLflow"]["ok"] is False
+
+
+def test_doctor_finds_crds_of_another_version(cluster):
+    name = "modelrepositories.mainspring.dev"
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+    patch = [
+        {
+            "op": "remove",
+            "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/prunelimitpercent",
+        }
+    ]
+    with http(cluster.control_plane) as server:
+        props = server.get(path).json()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        gone = next(field for field in props["properties"] if field.startswith("prune") and field != "prune")
+        patch[0]["path"] = f"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{gone}"
+        server.patch(path, json=patch, headers={"Content-Type": "application/json-patch+json"}).raise_for_status()
+    try:
+        found = checks(cluster("doctor", "-o", "json"))["CRD modelrepositories"]
+        assert found["ok"] is False
+        assert "another version of Mainspring" in found["found"]
+    finally:
+        install(cluster.control_plane)
+    assert checks(cluster("doctor", "-o", "json"))["CRD modelrepositories"]["ok"] is True
+
+
+def test_doctor_of_a_server_that_is_away_says_one_thing(tmp_path):
+    file = tmp_path / "kubeconfig"
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    users = [{"name": "u", "user": {"token": "t"}}]
+    file.write_text(
+        json.dumps({"current-context": "c", "clusters": [cluster], "contexts": [context], "users": users})
+    )
+    answer = mainspring(tmp_path, "doctor", "--kubeconfig", str(file), "-o", "json")
+    assert answer.code == 1
+    (row,) = json.loads(answer.out)
+    assert row["check"] == "API server"
+    assert "no connection to http://127.0.0.1:9" in row["found"]
