@@ -82,7 +82,7 @@ def doctor_command(
     namespace: Namespace = "default",
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Check what Mainspring needs: CRDs, rights, Git, MLflow, clock, operator."""
+    """Check what Mainspring needs, and say what to do."""
 
     async def work(session: Session) -> list[Finding]:
         from controller.cli.cluster import Cluster

@@ -47,7 +47,7 @@ VERBS: Final = (
     Verb("trace", "Look", "trace", "Follow one model from commit and data to its servers, and back."),
     Verb("history", "Look", "history", "List every decision about a model, from its signed ledger."),
     Verb("logs", "Look", "logs", "Show what training steps or servers have written."),
-    Verb("doctor", "Look", "doctor", "Check what Mainspring needs: CRDs, rights, Git, MLflow, clock, operator."),
+    Verb("doctor", "Look", "doctor", "Check what Mainspring needs, and say what to do."),
     Verb("predict", "Use", "predict", "Ask the served model."),
     Verb("reconcile", "Steer", "reconcile", "Ask for a look at once; also tries again what was given up."),
     Verb("suspend", "Steer", "suspend", "Stop deciding for an object; what serves goes on serving."),

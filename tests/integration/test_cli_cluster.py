@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from controller.api.meta import key_of
 from controller.clients.kube import KubeClient
@@ -154,8 +155,6 @@ def test_state_and_cluster_together_are_a_usage_error(cluster):
 
 def test_without_n_the_namespace_is_that_of_the_context(cluster, tmp_path):
     text = cluster.control_plane.kubeconfig.read_text()
-    import yaml
-
     config = yaml.safe_load(text)
     config["contexts"][0]["context"]["namespace"] = cluster.namespace
     file = tmp_path / "kubeconfig"
@@ -257,3 +256,39 @@ def test_doctor_of_a_server_that_is_away_says_one_thing(tmp_path):
     (row,) = json.loads(answer.out)
     assert row["check"] == "API server"
     assert "no connection to http://127.0.0.1:9" in row["found"]
+
+
+@pytest.fixture(scope="module")
+def stranger(cluster, tmp_path_factory):
+    """The options of somebody whom nobody has granted anything: a service account."""
+    with http(cluster.control_plane) as server:
+        path = f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts"
+        server.post(path, json={"metadata": {"name": "stranger"}}).raise_for_status()
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        answer = server.post(f"{path}/stranger/token", json=asked)
+        answer.raise_for_status()
+    config = yaml.safe_load(cluster.control_plane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": answer.json()["status"]["token"]}
+    file = tmp_path_factory.mktemp("stranger") / "kubeconfig"
+    file.write_text(json.dumps(config))
+    return ["-n", cluster.namespace, "--kubeconfig", str(file)]
+
+
+def test_who_may_not_hears_which_right_is_missing(cluster, stranger):
+    answer = mainspring(Path("nowhere"), "get", "mspec", *stranger)
+    assert answer.code == 1
+    assert (
+        f"system:serviceaccount:{cluster.namespace}:stranger may not list ModelSpec in namespace "
+        f"{cluster.namespace}: a Role or ClusterRole must grant it verb list on resource modelspecs"
+    ) in answer.err
+
+
+def test_doctor_lists_the_rights_that_are_missing(cluster, stranger):
+    found = checks(mainspring(Path("nowhere"), "doctor", "-o", "json", *stranger))
+    rights = found["rights of you"]
+    assert rights["ok"] is False
+    assert "get modelspecs.mainspring.dev" in rights["found"]
+    assert "get pods/log" in rights["found"]
+    assert f"kubectl auth can-i get modelspecs.mainspring.dev -n {cluster.namespace}" in rights["do"]
+    operator = checks(mainspring(Path("nowhere"), "doctor", "--operator", "-o", "json", *stranger))
+    assert "patch modelspecs.mainspring.dev/status" in operator["rights of the operator"]["found"]
