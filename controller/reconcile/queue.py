@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from controller.api.meta import Key
 from controller.clients.errors import ClientError
@@ -45,10 +45,32 @@ class Next:
         return cls(is_failure=True)
 
 
+class QueueObserver(Protocol):
+    """Hears what a queue does, for figures."""
+
+    def worked(self, kind: str, seconds: float, outcome: str) -> None:
+        """One look ended: `ok`, `failed` (it is tried again) or `error` (it raised)."""
+        ...
+
+    def requeued(self, kind: str, why: str) -> None:
+        """A key comes again by itself: `after`, `changed` or `backoff`."""
+        ...
+
+
 class Queue:
     """Works on keys with a bounded number of workers."""
 
-    def __init__(self, work: Callable[[Key], Awaitable[Next]], *, workers: int = 32) -> None:
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[Next]],
+        *,
+        workers: int = 32,
+        drain_s: float = 0.0,
+        observer: QueueObserver | None = None,
+    ) -> None:
+        """Prepare; `drain_s` is how long what is being worked on may go on after the stop, seconds."""
+        self._drain_s = drain_s
+        self._observer = observer
         self._work = work
         self._slots = asyncio.Semaphore(workers)
         self._due: list[tuple[float, int, Key]] = []
@@ -58,6 +80,8 @@ class Queue:
         self._failures: dict[Key, int] = {}
         self.worked: set[Key] = set()
         """Keys that were worked on without failure since the start."""
+        self._waiting: dict[Key, float] = {}
+        """Keys that were taken and wait for a worker, and since when."""
         self._count = itertools.count()
         self._wake = asyncio.Event()
 
@@ -74,8 +98,19 @@ class Queue:
         heapq.heappush(self._due, (due, next(self._count), key))
         self._wake.set()
 
+    def depth(self) -> int:
+        """Count the keys that are due or being worked on; those that wait for their time are none."""
+        now = asyncio.get_running_loop().time()
+        return len(self._busy) + sum(due <= now for due in self._when.values())
+
+    def oldest_s(self) -> float:
+        """Return for how long the oldest due key has waited, seconds; 0 when none waits."""
+        now = asyncio.get_running_loop().time()
+        began = [*self._when.values(), *self._waiting.values()]
+        return max((now - due for due in began), default=0.0) if min(began, default=now) < now else 0.0
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then let what is being worked on end."""
+        """Work until `stop` is set, then give what is being worked on `drain_s` seconds to end."""
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -86,6 +121,8 @@ class Queue:
                 woken.cancel()
         finally:
             stopped.cancel()
+            if self._busy and self._drain_s > 0 and stop.is_set():
+                await asyncio.wait(set(self._busy.values()), timeout=self._drain_s)
             for task in list(self._busy.values()):
                 task.cancel()
             await asyncio.gather(*self._busy.values(), return_exceptions=True)
@@ -97,14 +134,18 @@ class Queue:
             if self._when.get(key) != due:
                 continue
             del self._when[key]
+            self._waiting[key] = due
             self._busy[key] = asyncio.create_task(self._one(key), name=str(key))
         return self._due[0][0] - now if self._due else None
 
     async def _one(self, key: Key) -> None:
-        following = Next.failed()
+        following, outcome, begun = Next.failed(), "error", asyncio.get_running_loop().time()
         try:
             async with self._slots:
+                self._waiting.pop(key, None)
+                begun = asyncio.get_running_loop().time()
                 following = await self._work(key)
+                outcome = "failed" if following.is_failure else "ok"
         except ClientError as error:
             log.warning("%s: %s", key, error.message)
         except Exception:
@@ -112,6 +153,9 @@ class Queue:
             log.exception("working on %s failed", key)
         finally:
             del self._busy[key]
+            self._waiting.pop(key, None)
+            if self._observer is not None:
+                self._observer.worked(key.kind, asyncio.get_running_loop().time() - begun, outcome)
             self._after(key, following)
 
     def _after(self, key: Key, following: Next) -> None:
@@ -119,12 +163,19 @@ class Queue:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(BACKOFF_FIRST_S * 2 ** (count - 1), BACKOFF_MOST_S)
             self._again.discard(key)
+            self._tell(key, "backoff")
             self.add(key, pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             return
         self._failures.pop(key, None)
         self.worked.add(key)
         if key in self._again:
             self._again.discard(key)
+            self._tell(key, "changed")
             self.add(key)
         elif following.after_s is not None:
+            self._tell(key, "after")
             self.add(key, following.after_s)
+
+    def _tell(self, key: Key, why: str) -> None:
+        if self._observer is not None:
+            self._observer.requeued(key.kind, why)
