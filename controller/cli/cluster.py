@@ -6,8 +6,9 @@ the operator's fields stay the operator's.  Decides nothing.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,12 @@ MANAGER: Final = "mainspring-cli"
 """Field manager of what people apply, apart from what the operator applies."""
 INSIDE: Final = (".svc", ".svc.cluster.local")
 """Ends of names that only the cluster's own network knows."""
-HTTP_PORT: Final = "80"
+HTTP_PORT: Final = "http"
+"""Name of the port of a model's Service."""
+OPERATOR: Final = {"app.kubernetes.io/name": "mainspring"}
+"""Labels of the operator's Deployment."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +52,13 @@ class Cluster:
 
         return ClusterLogs(self.store)
 
-    def world(self) -> World:
+    async def world(self) -> World:
         """Put together what a decision is read from, as far as it can be read from here.
 
-        MLflow is the server of MLFLOW_TRACKING_URI; without it, or without the operator's public key, the ledger
-        is unknown, and the verbs say so.
+        MLflow is the server of MLFLOW_TRACKING_URI, else the operator's; without it, or without the operator's
+        public key, the ledger is unknown, and the verbs say so.
         """
-        return world_of(self.store)
+        return world_of(self.store, await operator_settings(self.store))
 
     def asking(self, namespace: str, name: str, url: str) -> Ask:
         """Ask the address, or, where only the cluster's network knows it, through the API server."""
@@ -79,8 +85,24 @@ async def open_cluster(where: Place) -> AsyncIterator[Cluster]:
         await client.aclose()
 
 
-def world_of(kube: KubeClient) -> World:
-    """Build the world that `plan` and `history` read, from this machine.
+async def operator_settings(kube: KubeClient) -> dict[str, str]:
+    """Read the operator's settings from its Deployment, as far as this person may; empty when there is none."""
+    from controller.clients.errors import ClientError
+
+    try:
+        for deployment in await kube.list("Deployment", labels=OPERATOR):
+            found: dict[str, str] = {}
+            for container in deployment["spec"]["template"]["spec"]["containers"]:
+                found |= {e["name"]: e["value"] for e in container.get("env") or () if e.get("value")}
+            if any(name.startswith("MAINSPRING_") for name in found):
+                return found
+    except ClientError as error:
+        log.debug("the operator's settings are not read: %s", error.message)
+    return {}
+
+
+def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
+    """Build the world that `plan` and `history` read, from this machine and the operator's settings.
 
     Raises:
         Failure: MAINSPRING_TRUSTED_KEYS names what is no file of public keys.
@@ -100,9 +122,9 @@ def world_of(kube: KubeClient) -> World:
         return datetime.now(UTC)
 
     keys = trusted_keys()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or operator.get("MAINSPRING_TRACKING_URI") or NO_REGISTRY
     # A ledger that nobody can verify here is not empty, it is unknown.
-    uri = (os.environ.get("MLFLOW_TRACKING_URI") or NO_REGISTRY) if keys else NO_REGISTRY
-    registry = Registry(uri)
+    registry = Registry(uri if keys else NO_REGISTRY)
     # Nothing is ever signed with it: the verbs that use this world write nothing.
     signer = Signer.load_or_create(Path(mkdtemp(prefix="mainspring-")) / "unused.pem")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring" / "mirrors"
@@ -112,27 +134,24 @@ def world_of(kube: KubeClient) -> World:
         registry=registry,
         ledger=LedgerBook(registry, signer, Verifier(keys), now),
         telemetry=Telemetry(),
-        settings=Settings(runtime=os.environ.get("MAINSPRING_RUNTIME_IMAGE", ""), tracking_uri=uri),
+        settings=Settings(runtime=operator.get("MAINSPRING_SERVER_IMAGE", ""), tracking_uri=uri),
         now=now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc",
     )
 
 
 def trusted_keys() -> list[bytes]:
-    """Read the operator's public keys, PEM, from the file that MAINSPRING_TRUSTED_KEYS names; none when unset.
+    """Read the operator's public keys, PEM, from the files that MAINSPRING_TRUSTED_KEYS names; none when unset.
 
     Raises:
-        Failure: it is no file, or holds something else.
+        Failure: one is no file, or holds something else.
     """
     from controller.clients.errors import Denied
     from controller.clients.signing import read_public_pem
 
-    name = os.environ.get("MAINSPRING_TRUSTED_KEYS")
-    if not name:
-        return []
-    end = "-----END PUBLIC KEY-----"
+    names = [n.strip() for n in os.environ.get("MAINSPRING_TRUSTED_KEYS", "").split(",")]
     try:
-        parts = Path(name).read_text().split(end)
-        return [read_public_pem(f"{part}{end}\n") for part in parts if part.strip()]
+        return [read_public_pem(Path(name).read_text()) for name in names if name]
     except (OSError, ValueError, Denied) as error:
-        raise Failure(f"MAINSPRING_TRUSTED_KEYS={name}: no file of public keys in PEM: {error}") from None
+        what = "no files of public keys in PEM, separated by commas"
+        raise Failure(f"MAINSPRING_TRUSTED_KEYS={','.join(names)}: {what}: {error}") from None

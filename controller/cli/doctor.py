@@ -238,7 +238,7 @@ async def git_findings(session: Session, namespace: str) -> list[Finding]:
             sources.setdefault(parsed.spec.source.url, parsed.spec.source.ref)
     if not sources:
         return [Finding(None, "Git", f"no ModelSpec in namespace {namespace} names a repository")]
-    git, found = session.world().git, []
+    git, found = (await session.world()).git, []
     for url, ref in list(sources.items())[:REPOSITORIES]:
         try:
             head = await git.resolve(
@@ -257,7 +257,7 @@ async def mlflow_finding(session: Session) -> Finding:
     from controller.clients.redact import redact
     from controller.clients.registry import Registry
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or session.world().settings.tracking_uri
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (await session.world()).settings.tracking_uri
     if not uri or uri == NO_REGISTRY:
         return Finding(None, "MLflow", "unknown: set MLFLOW_TRACKING_URI to its address to have it checked")
     registry = Registry(uri)

@@ -39,7 +39,7 @@ def history_command(
         if not isinstance(parsed, ModelSpec):
             raise Failure(f"modelspec/{name} is not valid; mainspring explain modelspec/{name} says why")
         environment = parsed.spec.environment or namespace
-        ledger = await session.world().ledger.read(registry_name(parsed), environment)
+        ledger = await (await session.world()).ledger.read(registry_name(parsed), environment)
         if isinstance(ledger, Unknown):
             note(f"the registry does not answer ({ledger.message}); this is what the objects remember")
             show_remembered(parsed, await _revisions(session, parsed), output)

@@ -54,7 +54,7 @@ def plan_command(
 
     async def work(session: Session) -> list[Answer]:
         wanted = given if given is not None else await _stored(session, target, namespace)
-        world = session.world()
+        world = await session.world()
         return [
             await answer(world, m, from_file=bool(given), ref=await _ref(world, m, commit, ref)) for m in wanted
         ]

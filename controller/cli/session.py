@@ -59,7 +59,7 @@ class Session(Protocol):
         """What must run for anything to be decided, in words: `mainspring up`, or the operator."""
         ...
 
-    def world(self) -> World:
+    async def world(self) -> World:
         """Put together what a decision is read from. Starts nothing."""
         ...
 
@@ -83,7 +83,7 @@ class Local:
 
         return LocalLogs(self.where.state / "pods")
 
-    def world(self) -> World:
+    async def world(self) -> World:
         """Put together what a decision is read from. Starts nothing; an MLflow that is down stays down."""
         from controller.local.session import open_world
 

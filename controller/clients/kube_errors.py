@@ -73,6 +73,13 @@ def failure(act: Act, code: int, headers: Mapping[str, str], body: bytes) -> Cli
     if code in (400, 413, 422):
         said = _PREFIX.sub("", said)
         return Denied(f"{act} is invalid: {said}", reason="Invalid")
+    if code == 500 and "field not declared in schema" in said:
+        # The answer to an apply of a field that the schema lacks; no waiting brings it.
+        return Denied(
+            f"{act}: {said}; the installed schema of {act.resource.spoken} is older than this program: install "
+            "the CRDs of this version",
+            reason="Invalid",
+        )
     if code in _BUSY:
         return _busy(act, code, headers, said)
     if 400 <= code < 500:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from controller.api.meta import key_of
+from controller.api.meta import Key, key_of
+from controller.cli.cluster import operator_settings, world_of
 from controller.clients.kube import KubeClient
 from tests.support.cli_session import mainspring, model, refused, stored, tell
 from tests.support.server_crds import fresh_namespace, http, install
@@ -256,6 +261,99 @@ def test_doctor_of_a_server_that_is_away_says_one_thing(tmp_path):
     (row,) = json.loads(answer.out)
     assert row["check"] == "API server"
     assert "no connection to http://127.0.0.1:9" in row["found"]
+
+
+class Model(BaseHTTPRequestHandler):
+    """Answers as a model server does."""
+
+    def do_POST(self):
+        rows = json.loads(self.rfile.read(int(self.headers["content-length"])))["dataframe_records"]
+        body = json.dumps({"predictions": [len(rows)]}).encode()
+        self.send_response(200 if self.path == "/invocations" else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Mainspring-Revision", CHAMPION)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Keep the test's output quiet."""
+
+
+def own_address():
+    """Find this machine's address on its network: an API server forwards nothing to loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return probe.getsockname()[0]
+
+
+def made(api, path, item):
+    """Create a pod; a new namespace has its service account only after a moment."""
+    deadline = time.monotonic() + 30
+    while not (answer := api.post(path, json=item)).is_success:
+        assert time.monotonic() < deadline, answer.text
+
+
+def test_predict_asks_a_model_that_only_the_clusters_network_knows(cluster):
+    address = own_address()
+    server = ThreadingHTTPServer((address, 0), Model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = {"name": "http", "port": server.server_port, "protocol": "TCP"}
+    # The API server forwards to pods only: the endpoint must be the address of one.
+    pod = {"metadata": {"name": "bikes"}, "spec": {"containers": [{"name": "server", "image": "server"}]}}
+    target = {"ip": address, "targetRef": {"kind": "Pod", "name": "bikes", "namespace": cluster.namespace}}
+    endpoints = {"metadata": {"name": "bikes"}, "subsets": [{"addresses": [target], "ports": [port]}]}
+
+    async def served(kube):
+        item = await kube.get(Key("ModelSpec", cluster.namespace, "bikes"))
+        status = {**item["status"], "url": f"http://bikes.{cluster.namespace}.svc:8080"}
+        await kube.patch_status(key_of(item), status, uid=item["metadata"]["uid"])
+
+    cluster.run(served)
+    core = f"/api/v1/namespaces/{cluster.namespace}"
+    service = {"metadata": {"name": "bikes"}, "spec": {"ports": [{"name": "http", "port": 8080}]}}
+    with http(cluster.control_plane) as api:
+        made(api, f"{core}/pods", pod)
+        api.patch(
+            f"{core}/pods/bikes/status",
+            json={"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}},
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).raise_for_status()
+        api.post(f"{core}/services", json=service).raise_for_status()
+        api.post(f"{core}/endpoints", json=endpoints).raise_for_status()
+    try:
+        answer = cluster("predict", "bikes", "--row", '{"hour": 8}')
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert answer.lines == ["1", f"from {CHAMPION}, commit unknown"], answer.err
+
+
+def test_plan_takes_address_and_image_from_the_operator(cluster):
+    container = {
+        "name": "operator",
+        "image": "mainspring-operator",
+        "env": [{"name": "MAINSPRING_SERVER_IMAGE", "value": "images.example.com/server:1"}],
+    }
+    labels = {"app.kubernetes.io/name": "mainspring"}
+    operator = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "mainspring", "namespace": cluster.namespace, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+    async def read(kube):
+        made = await kube.apply(operator)
+        world = world_of(kube, await operator_settings(kube))
+        await kube.delete(key_of(made))
+        return world
+
+    assert cluster.run(read).settings.runtime == "images.example.com/server:1"
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import json
 import ssl
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
-CRDS = Path(__file__).parents[2] / "crds"
+from controller.api.crd import crd as crd_of
+from controller.api.kinds import KINDS
+
 DEADLINE_SECONDS = 60.0
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
 OWNER = {"fieldManager": "tests", "force": "true"}
@@ -33,8 +33,8 @@ def install(control_plane: Any) -> None:
     """Apply the CRDs and wait until the server serves them; may be called again."""
     with http(control_plane) as client:
         where = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        for file in sorted(CRDS.glob("*.yaml")):
-            crd = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for kind in KINDS:
+            crd = crd_of(kind)
             answer = client.patch(
                 f"{where}/{crd['metadata']['name']}", content=json.dumps(crd), headers=APPLY, params=OWNER
             )

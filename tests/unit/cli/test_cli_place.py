@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_where_a_verb_works(options, has_state, expected, tmp_path):
     if has_state:
         state.mkdir()
         (state / "objects.db").touch()
-    plain = {"given": "", "kubeconfig": None, "context": None, "plugin": False, "env": {}}
+    plain: dict[str, Any] = {"given": "", "kubeconfig": None, "context": None, "plugin": False, "env": {}}
     assert choose(state, **{**plain, **options}).kind == expected
 
 

@@ -12,6 +12,7 @@ import json
 import sys
 import textwrap
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -131,6 +132,19 @@ RBAC = (
             id="the store behind the server is away",
         ),
         pytest.param(
+            refusal(
+                500,
+                "InternalError",
+                "failed to create typed patch object (ml/bikes; mainspring.dev/v1alpha1, Kind=ModelSpec): "
+                ".status.images: field not declared in schema",
+            ),
+            Denied,
+            "Invalid",
+            ".status.images: field not declared in schema; the installed schema of modelspecs.mainspring.dev is "
+            "older than this program: install the CRDs of this version",
+            id="a CRD that is older than the program is no passing trouble",
+        ),
+        pytest.param(
             httpx.Response(502, text="<html>\n<body>Bad Gateway</body></html>"),
             Unavailable,
             "Unavailable",
@@ -245,7 +259,7 @@ async def test_after_a_broken_connection(tmp_path, write, tries):
 
 
 async def test_an_apply_sends_what_is_meant_and_nothing_of_the_servers_own(tmp_path):
-    sent = {}
+    sent: dict[str, Any] = {}
 
     def handler(request):
         sent.update(
@@ -274,17 +288,14 @@ async def test_an_apply_sends_what_is_meant_and_nothing_of_the_servers_own(tmp_p
 
 async def test_a_list_is_read_in_pages_and_begins_again_when_it_grew_too_old(tmp_path):
     asked = []
-    pages = {
-        ("500", None): [("a", "next")],
-        ("500", "next"): [("b", None)],
-    }
+    pages = {None: ("a", "next"), "next": ("b", None)}
 
     def handler(request):
         params = request.url.params
         asked.append((params.get("limit"), params.get("continue")))
         if asked.count(("500", "next")) == 1 and asked[-1] == ("500", "next"):
             return refusal(410, "Expired", "The provided continue parameter is too old")
-        ((name, more),) = pages[asked[-1]]
+        name, more = pages[asked[-1][1]]
         meta = {"resourceVersion": "9"} | ({"continue": more} if more else {})
         return httpx.Response(200, json={"metadata": meta, "items": [config(name)]})
 
