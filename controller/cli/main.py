@@ -32,6 +32,7 @@ class Verb(NamedTuple):
 VERBS: Final = (
     Verb("demo", "Start here", "demo", "See the whole loop on this machine, with a model of its own."),
     Verb("up", "Start here", "verbs", "Run local mode in the foreground: controller, jobs, servers, MLflow."),
+    Verb("operator", "Start here", "operator", "Run the operator of a cluster; its settings are MAINSPRING_*."),
     Verb("validate", "Write", "validate", "Check YAML files of Mainspring without a cluster."),
     Verb("plan", "Write", "plan", "Show what would be done, and why; change nothing."),
     Verb("apply", "Write", "apply", "Create or change objects from files."),

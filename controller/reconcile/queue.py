@@ -70,7 +70,7 @@ class Queue:
     ) -> None:
         """Prepare; `drain_s` is how long what is being worked on may go on after the stop, seconds."""
         self._drain_s = drain_s
-        self._observer = observer
+        self.observer = observer
         self._work = work
         self._slots = asyncio.Semaphore(workers)
         self._due: list[tuple[float, int, Key]] = []
@@ -154,8 +154,8 @@ class Queue:
         finally:
             del self._busy[key]
             self._waiting.pop(key, None)
-            if self._observer is not None:
-                self._observer.worked(key.kind, asyncio.get_running_loop().time() - begun, outcome)
+            if self.observer is not None:
+                self.observer.worked(key.kind, asyncio.get_running_loop().time() - begun, outcome)
             self._after(key, following)
 
     def _after(self, key: Key, following: Next) -> None:
@@ -177,5 +177,5 @@ class Queue:
             self.add(key, following.after_s)
 
     def _tell(self, key: Key, why: str) -> None:
-        if self._observer is not None:
-            self._observer.requeued(key.kind, why)
+        if self.observer is not None:
+            self.observer.requeued(key.kind, why)

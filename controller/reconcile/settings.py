@@ -22,7 +22,7 @@ PREFIX: Final = "MAINSPRING_"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,500}")
-PROTOCOLS: Final = ("https", "ssh")
+PROTOCOLS: Final = ("https", "ssh", "http")
 
 
 class BadSetting(Exception):
@@ -49,7 +49,7 @@ class OperatorSettings:
     """Hosts that Git repositories may be on, separated by commas: names, addresses, `*.suffix`. Empty: every
     public one."""
     git_protocols: tuple[str, ...] = ("https", "ssh")
-    """How Git may be spoken, separated by commas: https, ssh."""
+    """How Git may be spoken, separated by commas: https, ssh, http."""
     jobs_image: str = "mainspring-jobs"
     """Image of the steps fetch and evaluate, and of a training program that names none."""
     server_image: str = "mainspring-runtime"

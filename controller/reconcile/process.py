@@ -1,0 +1,372 @@
+"""The operator process: puts the world together, elects, watches, works, and ends in order.
+
+Order of life: figures and probes, Lease, first list of all kinds, watch, and, once this replica leads, the queue.
+All but the watch outlive a restart of kopf.  At SIGTERM no more keys are taken, running
+ones may end, and the Lease is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from controller import __version__
+from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest
+from controller.clients.errors import ClientError, Denied
+from controller.clients.kube import KubeClient
+from controller.clients.kube_errors import Act
+from controller.clients.kube_login import Login
+from controller.clients.kube_rest import KubeRest
+from controller.reconcile.cache import KINDS, OURS, Cache, CachedKube, resync
+from controller.reconcile.controller import owners
+from controller.reconcile.handlers import Watcher
+from controller.reconcile.health import Answer, Canary, Pulse, probe, serve, set_up_logging
+from controller.reconcile.lease import Elector
+from controller.reconcile.metrics import Live, Metrics
+from controller.reconcile.queue import Queue
+from controller.reconcile.reconciler import reconcile
+from controller.reconcile.settings import BadSetting, OperatorSettings
+from controller.reconcile.world import World
+
+log = logging.getLogger(__name__)
+
+PRUNE_S: Final = 600.0
+SYNC_RETRY_S: Final = 3.0
+USAGE: Final = 2
+_METRICS_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class CountedRest(KubeRest):
+    """Counts every request by verb, kind and code."""
+
+    count: Callable[[str, str, str], None] = staticmethod(lambda _verb, _kind, _code: None)
+
+    async def raw(self, method: str, path: str, act: Act, **more: Any) -> httpx.Response:
+        """Send one request and count how it ended."""
+        code = "none"
+        try:
+            answer = await super().raw(method, path, act, **more)
+            code = str(answer.status_code)
+        finally:
+            self.count(act.verb, act.resource.kind, code)
+        return answer
+
+
+def turn(manifest: Manifest) -> Iterator[Key]:
+    """Name the objects whose turn it is when this one changed; a Job's pods are their revision's."""
+    yield from owners(manifest)
+    if manifest["kind"] == "Pod":
+        labels = manifest["metadata"].get("labels") or {}
+        kind, label = ("ModelRevision", LABEL_REVISION) if LABEL_JOB_NAME in labels else ("ModelSpec", LABEL_MODEL)
+        if label in labels:
+            yield Key(kind, manifest["metadata"].get("namespace", "default"), labels[label])
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: OperatorSettings, *, kubeconfig: Path | None, context: str | None) -> None:
+        """Prepare; nothing is read or sent."""
+        self.settings = settings
+        self._login = (kubeconfig, context)
+        self.cache = Cache()
+        self.pulse = Pulse(clock=time.monotonic, tick_at=time.monotonic())
+        self._stop = asyncio.Event()
+        self._relisted = asyncio.Event()
+        self._ended: asyncio.Queue[str] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heard_at: dict[str, float] = {}
+
+    async def run(self) -> int:
+        """Run until SIGTERM (0), or until a part ends by itself or the Lease is lost (1)."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        rest = CountedRest(Login(*self._login))
+        live = KubeClient(rest)
+        access = await rest.access()
+        chosen = self.settings.namespaces or (access.namespace,)
+        self.namespaces = None if self.settings.all_namespaces else chosen
+        self.kube = CachedKube(live, self.cache, namespaces=self.namespaces)
+        home = self.settings.lease_namespace or access.namespace
+        near = home if self.namespaces is None or home in self.namespaces else chosen[0]
+        me, name = self.settings.identity, self.settings.lease_name
+        self.elector = Elector(live, home, name, me, _now)
+        canary = Canary(near, f"{name}-canary", time.monotonic, deaf_after_s=self.settings.deaf_after)
+        self.pulse.canary = self.canary = canary
+        world, close = open_world(self.settings, self.kube)
+        self.queue = Queue(
+            lambda key: reconcile(world, key), workers=self.settings.workers, drain_s=self.settings.drain
+        )
+        self.metrics = self._figures()
+        rest.count = self.metrics.requested
+        self.queue.observer = self.metrics
+        log.info("mainspring %s as %s: %s", __version__, me, ", ".join(self.namespaces or ("all namespaces",)))
+        servers = await self._serve()
+        try:
+            return await self._live(live, me)
+        finally:
+            for server in servers:
+                server.close()
+            await close()
+            await live.aclose()
+
+    def _figures(self) -> Metrics:
+        return Metrics(
+            Live(
+                cache=self.cache,
+                clock=time.monotonic,
+                depth=self.queue.depth,
+                oldest_s=self.queue.oldest_s,
+                leading=self.elector.leading.is_set,
+                deaf_s=self.canary.deaf_s,
+                heard_at=self._heard_at,
+            )
+        )
+
+    async def _serve(self) -> list[asyncio.Server]:
+        probes = {"/healthz": probe(self.pulse.alive), "/readyz": probe(self.pulse.ready)}
+        figures = {"/metrics": lambda: Answer(200, self.metrics.page(), _METRICS_MEDIA)}
+        host, ports = self.settings.metrics_host, (self.settings.metrics_port, self.settings.health_port)
+        same = ports[0] == ports[1]
+        servers = [await serve(host, ports[0], {**figures, **probes} if same else figures)]
+        if not same:
+            servers.append(await serve(host, ports[1], probes))
+        told = [server.sockets[0].getsockname()[1] for server in servers]
+        log.info("figures at port %d, probes at port %d", told[0], told[-1])
+        return servers
+
+    async def _live(self, live: KubeClient, me: str) -> int:
+        loop = asyncio.get_running_loop()
+        self.watcher = Watcher(
+            lambda kind, item: self._from_thread(loop, kind, item),
+            namespaces=self.namespaces,
+            kubeconfig=self._login[0],
+            context=self._login[1],
+            with_routes=True,
+            restarted=lambda: self._restarted(loop),
+        )
+        self._begin("the event loop's tick", self.pulse.beat())
+        self._begin("the election", self.elector.run())
+        self._begin("the list of all kinds", self._sync(live, me))
+        self._begin("the work loop", self._work())
+        stopped = asyncio.create_task(self._stop.wait())
+        ended = asyncio.create_task(self._ended.get())
+        lost = asyncio.create_task(self.elector.lost.wait())
+        await asyncio.wait({stopped, ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+        self.pulse.lease_lost = self.elector.lost.is_set()
+        self.pulse.stopping = True
+        clean = stopped.done() and not lost.done() and not ended.done()
+        for waiting in (stopped, ended, lost):
+            waiting.cancel()
+        await self._end()
+        return 0 if clean else 1
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Start a part of the process whose end is the end of all."""
+
+        async def part() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("%s failed", name)
+            if not self._stop.is_set() and not self.elector.lost.is_set():
+                self.pulse.ended = name
+                self._ended.put_nowait(name)
+
+        self._tasks.append(asyncio.create_task(part(), name=name))
+
+    async def _end(self) -> None:
+        """Let running keys end, give the Lease back, end the rest."""
+        log.info("stopping: %d keys are being worked on", self.queue.depth())
+        self._stop.set()
+        work = [task for task in self._tasks if task.get_name() == "the work loop"]
+        others = [task for task in self._tasks if task not in work]
+        if self.elector.lost.is_set():
+            # Another may lead already: what is being worked on must not write any more.
+            others, work = self._tasks, []
+        if work:
+            await asyncio.wait(work, timeout=self.settings.drain + 1)
+        for task in (*others, *work):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.elector.release()
+        await asyncio.to_thread(self.watcher.stop, 2.0)
+        log.info("stopped")
+
+    async def _sync(self, live: KubeClient, me: str) -> None:
+        """List every kind; then watch, and list again now and then and whenever the watch had to begin anew."""
+        while not await self._listed(live):
+            await asyncio.sleep(SYNC_RETRY_S)
+        self.kube.synced = self.pulse.synced = True
+        log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
+        self.watcher.start()
+        self._begin("the canary", self.canary.run(live, me))
+        while True:
+            self._relisted.clear()
+            # Neither kind of waking is an error: a list is due in either case.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._relisted.wait(), PRUNE_S)
+            # Many objects come with one list: once they are in, one look is enough.
+            await asyncio.sleep(1.0)
+            if not self.watcher.alive():
+                raise RuntimeError("the thread of the watch has ended")
+            await self._listed(live)
+
+    async def _listed(self, live: KubeClient) -> bool:
+        for kind in KINDS:
+            try:
+                missed = await resync(live, self.cache, kind, self.namespaces)
+            except ClientError as error:
+                self.pulse.waiting_for = f"a list of {kind}: {error.message}"
+                log.warning("%s could not be listed: %s", kind, error.message)
+                return False
+            for manifest in missed:
+                self._add(manifest)
+        return True
+
+    async def _work(self) -> None:
+        while not (self.pulse.synced and self.elector.leading.is_set()):
+            await asyncio.sleep(0.1)
+            if self._stop.is_set():
+                return
+        self.pulse.leading = True
+        for kind in OURS:
+            for key in self.cache.keys(kind):
+                self.queue.add(key)
+        await self.queue.run(self._stop)
+
+    def _add(self, manifest: Manifest) -> None:
+        if self.pulse.leading:
+            for key in turn(manifest):
+                self.queue.add(key)
+
+    def _from_thread(self, loop: asyncio.AbstractEventLoop, kind: str | None, manifest: Manifest) -> None:
+        # The loop may be closed already while kopf still ends.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._heard, kind, manifest)
+
+    def _restarted(self, loop: asyncio.AbstractEventLoop) -> None:
+        # As above.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self.metrics.watch_restarted)
+            loop.call_soon_threadsafe(self._relisted.set)
+
+    def _heard(self, kind: str | None, manifest: Manifest) -> None:
+        """Take in one event of the watch."""
+        self._heard_at[manifest["kind"]] = time.monotonic()
+        if manifest["kind"] == "Lease":
+            self.canary.heard(manifest)
+            return
+        if kind is None:
+            self._relisted.set()
+        new = self.cache.remove(manifest) if kind == "DELETED" else self.cache.put(manifest)
+        if new:
+            self._add(manifest)
+
+
+def open_world(
+    settings: OperatorSettings, kube: CachedKube
+) -> tuple[World, Callable[[], Coroutine[Any, Any, None]]]:
+    """Put the world of a cluster together, and say how to close it.
+
+    Raises:
+        Denied: the key or a trusted key cannot be read.
+    """
+    from controller.clients.git import GitPolicy, Mirrors
+    from controller.clients.registry import Registry
+    from controller.clients.signing import Signer, Verifier, read_public_pem
+    from controller.clients.telemetry import Telemetry
+    from controller.plan.pods import PodSettings
+    from controller.reconcile.ledger import LedgerBook
+    from controller.reconcile.world import Settings
+
+    signer = Signer.load_or_create(settings.signing_key)
+    trusted = [signer.public]
+    for file in settings.trusted_keys:
+        try:
+            trusted.append(read_public_pem(file.read_text()))
+        except OSError as error:
+            raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
+    registry, telemetry = Registry(settings.tracking_uri), Telemetry()
+    protocols = frozenset(settings.git_protocols)
+    git = Mirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
+    pods = PodSettings(
+        hardened=True,
+        jobs_image=settings.jobs_image,
+        server_image=settings.server_image,
+        fetch_env=_fetch_env(settings),
+        server_env={_keys_variable(): _encoded(trusted)},
+    )
+
+    async def close() -> None:
+        await registry.aclose()
+        await telemetry.close()
+        await asyncio.to_thread(git.close)
+
+    world = World(
+        kube=kube,
+        git=git,
+        registry=registry,
+        ledger=LedgerBook(registry, signer, Verifier(trusted), _now),
+        telemetry=telemetry,
+        settings=Settings(
+            runtime=settings.server_image,
+            tracking_uri=settings.tracking_uri,
+            resync_s=settings.resync,
+            pods=pods,
+        ),
+        now=_now,
+        url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
+    )
+    return world, close
+
+
+def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
+    told = {"MAINSPRING_GIT_PROTOCOLS": ",".join(settings.git_protocols)}
+    if settings.allowed_hosts:
+        told["MAINSPRING_ALLOWED_HOSTS"] = ",".join(settings.allowed_hosts)
+    return told
+
+
+def _keys_variable() -> str:
+    return "MAINSPRING_TRUSTED_KEYS"
+
+
+def _encoded(keys: list[bytes]) -> str:
+    import base64
+
+    return ",".join(base64.b64encode(key).decode() for key in keys)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main(kubeconfig: Path | None = None, context: str | None = None) -> int:
+    """Run the operator and return its exit code: 0 after SIGTERM, 1 when it cannot go on, 2 for a bad setting."""
+    try:
+        settings = OperatorSettings.read()
+    except BadSetting as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return USAGE
+    set_up_logging(settings.log_format, settings.log_level)
+
+    async def go() -> int:
+        return await Operator(settings, kubeconfig=kubeconfig, context=context).run()
+
+    try:
+        return asyncio.run(go())
+    except (ClientError, OSError) as error:
+        log.error("the operator cannot start: %s", error)
+        return 1
