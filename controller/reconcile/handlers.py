@@ -1,7 +1,7 @@
 """The only file that knows kopf: it lists, watches, reconnects and logs in, and hands every event on.
 
 kopf runs in a thread with a loop of its own, because at its end it takes every task of its loop for its own.
-Nothing but `on.event` is used: nothing is written to objects, no finalizer, no annotation.  When kopf ends, whatever
+Only `on.event` is used: nothing is written to objects, no finalizer, no annotation.  When kopf ends, whatever
 the reason, it is begun again; what it missed meanwhile is found by the lists of `cache.resync`.
 """
 

@@ -1,0 +1,139 @@
+"""Leader election: never two leaders, a takeover after the Lease has run out, an end when it cannot be renewed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from controller.api.meta import Key
+from controller.clients.errors import Conflict, Unavailable
+from controller.reconcile.lease import GIVE_UP_S, LEASE_S, Elector, Standing, wanted
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = Key("Lease", "system", "mainspring")
+
+
+class Server:
+    """One Lease with versions, and a clock that tests move."""
+
+    def __init__(self):
+        self.lease = None
+        self.version = 0
+        self.away = False
+        self.time = 100.0
+
+    def elector(self, me):
+        now = lambda: START + timedelta(seconds=self.time)  # noqa: E731
+        return Elector(self, "system", "mainspring", me, now, lambda: self.time)
+
+    async def get(self, key):
+        assert key == KEY
+        if self.away:
+            raise Unavailable("no connection")
+        return self.lease
+
+    async def create(self, manifest):
+        if self.lease is not None:
+            raise Conflict("exists", reason="AlreadyExists")
+        return self._stored(manifest)
+
+    async def apply(self, manifest):
+        if manifest["metadata"]["resourceVersion"] != str(self.version):
+            raise Conflict("modified")
+        return self._stored(manifest)
+
+    def _stored(self, manifest):
+        if self.away:
+            raise Unavailable("no connection")
+        self.version += 1
+        self.lease = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+
+def attempt(elector):
+    return asyncio.run(elector.attempt())
+
+
+def test_the_first_leads_and_the_second_waits_until_the_lease_has_run_out():
+    server = Server()
+    first, second = server.elector("first"), server.elector("second")
+    assert attempt(first)
+    assert first.leading.is_set()
+    assert not attempt(second)
+    assert second.heard == "first leads"
+    server.time += LEASE_S - 0.1
+    assert not attempt(second)
+    server.time += 0.2
+    assert attempt(second)
+    assert second.leading.is_set()
+    assert server.lease["spec"]["leaseTransitions"] == 1
+
+
+def test_a_renewal_starts_the_wait_of_the_other_anew():
+    server = Server()
+    first, second = server.elector("first"), server.elector("second")
+    attempt(first)
+    for _ in range(5):
+        server.time += LEASE_S - 5
+        attempt(first)
+        assert not attempt(second)
+
+
+def test_who_cannot_renew_has_lost_before_anybody_else_may_lead():
+    server = Server()
+    first, second = server.elector("first"), server.elector("second")
+    attempt(first)
+    attempt(second)
+    server.away = True
+    server.time += GIVE_UP_S - 1
+    attempt(first)
+    assert not first.lost.is_set()
+    server.time += 1
+    attempt(first)
+    assert first.lost.is_set()
+    assert not first.leading.is_set()
+    server.away = False
+    assert not attempt(second)
+
+
+def test_a_leader_that_finds_another_holder_has_lost_at_once():
+    server = Server()
+    first = server.elector("first")
+    attempt(first)
+    server.lease = {**server.lease, "spec": wanted(server.lease["spec"], "second", "later")}
+    assert not attempt(first)
+    assert first.lost.is_set()
+
+
+def test_the_clock_of_another_machine_is_never_believed():
+    server = Server()
+    spec = {"holderIdentity": "first", "renewTime": "1970-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15}
+    server.lease = {"kind": "Lease", "metadata": {"name": "mainspring", "resourceVersion": "0"}, "spec": spec}
+    assert not attempt(server.elector("second"))
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once():
+    server = Server()
+    first, second = server.elector("first"), server.elector("second")
+    attempt(first)
+    asyncio.run(first.release())
+    assert "holderIdentity" not in server.lease["spec"]
+    assert attempt(second)
+
+
+def test_of_two_that_write_at_once_only_one_leads():
+    server = Server()
+    first, second = server.elector("first"), server.elector("second")
+    server.lease, server.version = {"kind": "Lease", "metadata": {"resourceVersion": "0"}, "spec": {}}, 0
+
+    async def both():
+        return await asyncio.gather(first.attempt(), second.attempt())
+
+    assert sorted(asyncio.run(both())) == [False, True]
+
+
+@pytest.mark.parametrize("phase", ["Standby", "Lost"])
+def test_only_a_leader_can_lose(phase):
+    assert Standing(phase=phase).judged(1e9).phase == phase
