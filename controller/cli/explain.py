@@ -74,7 +74,9 @@ async def _events(session: Session, manifest: Manifest) -> tuple[Manifest, ...]:
 
 def _order(event: Manifest) -> tuple[str, int]:
     """Order by time, then by the order of writing: several things happen in one second."""
-    return event.get("lastTimestamp", ""), int(event["metadata"]["resourceVersion"])
+    from controller.cli.explain_text import happened
+
+    return happened(event), int(event["metadata"]["resourceVersion"])
 
 
 async def _log(session: Session, manifest: Manifest, revisions: dict[str, ModelRevision]) -> LogTail | None:
@@ -105,6 +107,7 @@ async def _log(session: Session, manifest: Manifest, revisions: dict[str, ModelR
 
 def _as_json(facts: Facts) -> dict[str, Any]:
     from controller.cli.explain_next import next_command
+    from controller.cli.explain_text import happened
 
     status = facts.manifest.get("status") or {}
     return {
@@ -114,7 +117,7 @@ def _as_json(facts: Facts) -> dict[str, Any]:
         "status": status,
         "log": {"step": facts.log.step, "lines": list(facts.log.lines)} if facts.log else None,
         "events": [
-            {"at": e.get("lastTimestamp"), "type": e.get("type"), "reason": e["reason"], "message": e["message"]}
+            {"at": happened(e), "type": e.get("type"), "reason": e.get("reason"), "message": e.get("message")}
             for e in facts.events
         ],
         "next": next_command(facts),

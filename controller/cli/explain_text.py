@@ -103,5 +103,10 @@ def events(facts: Facts) -> list[str]:
     """Write the newest events, newest last."""
     if not facts.events:
         return []
-    rows = [(age(e.get("lastTimestamp", ""), facts.now), e["reason"], e["message"]) for e in facts.events]
+    rows = [(age(happened(e), facts.now), e.get("reason") or "", e.get("message") or "") for e in facts.events]
     return ["", "Events", *aligned(("AGE", "REASON", "MESSAGE"), rows, indent="  ")]
+
+
+def happened(event: Manifest) -> str:
+    """Say when an event happened, RFC 3339: those of others may have the newer field only."""
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -45,9 +45,15 @@ class Resource:
         return "/".join([*parts, sub] if sub else parts)
 
 
+def _plural(kind: str) -> str:
+    """Write a kind of Kubernetes as its paths do: `networkpolicies`, `jobs`."""
+    word = kind.lower()
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
 RESOURCES: Final[dict[str, Resource]] = {
     **{
-        kind: Resource(kind, version, KINDS[kind].plural if kind in KINDS else f"{kind.lower()}s")
+        kind: Resource(kind, version, KINDS[kind].plural if kind in KINDS else _plural(kind))
         for kind, version in API_VERSIONS.items()
     },
     "Secret": Resource("Secret", "v1", "secrets"),
