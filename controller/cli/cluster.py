@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from controller.cli.podlogs import Logs
     from controller.cli.predict import Ask
+    from controller.clients.registry import Registry
     from controller.reconcile.world import World
 
 MANAGER: Final = "mainspring-cli"
@@ -34,6 +35,11 @@ HTTP_PORT: Final = "http"
 """Name of the port of a model's Service."""
 OPERATOR: Final = {"app.kubernetes.io/name": "mainspring"}
 """Labels of the operator's Deployment."""
+TRUSTED: Final = "MAINSPRING_TRUSTED_KEYS"
+HOW: Final = {
+    TRUSTED: f"set {TRUSTED} to a file with the operator's public key",
+    "MLFLOW_TRACKING_URI": "set MLFLOW_TRACKING_URI to MLflow's address",
+}
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +107,20 @@ async def operator_settings(kube: KubeClient) -> dict[str, str]:
     return {}
 
 
+def _unread(missing: Sequence[str]) -> Registry:
+    """Build a registry whose ledgers cannot be read, and which says why."""
+    from controller.cli.session import NO_REGISTRY
+    from controller.clients.errors import Unavailable
+    from controller.clients.registry import Registry
+
+    class Unread(Registry):
+        async def read_ledger(self, name: str, environment: str) -> tuple[bytes, ...]:  # noqa: ARG002
+            how = " and ".join(HOW[name] for name in missing)
+            raise Unavailable(f"it is not read from this machine: {how}", reason="LedgerNotRead")
+
+    return Unread(NO_REGISTRY)
+
+
 def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
     """Build the world that `plan` and `history` read, from this machine and the operator's settings.
 
@@ -124,7 +144,8 @@ def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
     keys = trusted_keys()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or operator.get("MAINSPRING_TRACKING_URI") or NO_REGISTRY
     # A ledger that nobody can verify here is not empty, it is unknown.
-    registry = Registry(uri if keys else NO_REGISTRY)
+    missing = [name for name, there in ((TRUSTED, keys), ("MLFLOW_TRACKING_URI", uri != NO_REGISTRY)) if not there]
+    registry = _unread(missing) if missing else Registry(uri)
     # Nothing is ever signed with it: the verbs that use this world write nothing.
     signer = Signer.load_or_create(Path(mkdtemp(prefix="mainspring-")) / "unused.pem")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring" / "mirrors"
@@ -149,9 +170,9 @@ def trusted_keys() -> list[bytes]:
     from controller.clients.errors import Denied
     from controller.clients.signing import read_public_pem
 
-    names = [n.strip() for n in os.environ.get("MAINSPRING_TRUSTED_KEYS", "").split(",")]
+    names = [n.strip() for n in os.environ.get(TRUSTED, "").split(",")]
     try:
         return [read_public_pem(Path(name).read_text()) for name in names if name]
     except (OSError, ValueError, Denied) as error:
         what = "no files of public keys in PEM, separated by commas"
-        raise Failure(f"MAINSPRING_TRUSTED_KEYS={','.join(names)}: {what}: {error}") from None
+        raise Failure(f"{TRUSTED}={','.join(names)}: {what}: {error}") from None

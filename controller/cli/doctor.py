@@ -99,7 +99,12 @@ def doctor_command(
     if output is Form.JSON:
         say_json([{"ok": f.right, "check": f.what, "found": f.found, "do": f.todo} for f in found])
     else:
-        table(("", "CHECK", "FOUND", "WHAT TO DO"), [[SIGNS[f.right], f.what, f.found, f.todo] for f in found])
+        table(("", "CHECK", "FOUND"), [[SIGNS[f.right], f.what, f.found] for f in found])
+        todo: dict[str, list[str]] = {}
+        for f in found:
+            if f.todo:
+                todo.setdefault(f.todo, []).append(f.what)
+        say(*(line for text, what in todo.items() for line in ("", f"{', '.join(what)}:", f"  {text}")))
         wrong = sum(f.right is False for f in found)
         say("", f"{wrong} of {len(found)} checks failed" if wrong else "nothing is wrong")
     if any(f.right is False for f in found):

@@ -95,7 +95,7 @@ def _missing(act: Act, status: Mapping[str, Any]) -> NotFound:
         return NotFound(f"{act}: namespace {act.namespace} does not exist; create it first")
     if named:
         return NotFound(f"{act} does not exist; it may have been deleted meanwhile")
-    how = "helm upgrade --install mainspring" if resource.group == "mainspring.dev" else "its CRDs"
+    how = "it with helm upgrade --install mainspring" if resource.group == "mainspring.dev" else "its CRDs"
     return NotFound(
         f"the API server does not know {resource.kind} ({resource.api_version}); install {how}",
         reason=KIND_MISSING,

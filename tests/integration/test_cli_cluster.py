@@ -112,6 +112,7 @@ def test_history_tells_what_objects_remember_where_the_ledger_cannot_be_verified
     answer = cluster("history", "bikes")
     assert answer.code == 0, answer.err
     assert "this is what the objects remember" in answer.err
+    assert "set MAINSPRING_TRUSTED_KEYS to a file with the operator's public key" in answer.err
     assert CHAMPION in answer.out
 
 

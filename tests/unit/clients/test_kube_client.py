@@ -155,7 +155,7 @@ RBAC = (
             httpx.Response(404, text="404 page not found\n"),
             NotFound,
             "KindNotInstalled",
-            "does not know ModelSpec (mainspring.dev/v1alpha1); install helm upgrade",
+            "does not know ModelSpec (mainspring.dev/v1alpha1); install it with helm upgrade",
             id="our CRDs are not installed",
         ),
         pytest.param(
