@@ -17,7 +17,7 @@ def operator_command(
     ] = None,
     context: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
 ) -> None:
-    """Run the operator in the foreground; its settings are the variables MAINSPRING_*."""
+    """Run the operator of a cluster; its settings are MAINSPRING_*."""
     from controller.reconcile.process import main
 
     raise typer.Exit(main(kubeconfig, context))

@@ -84,7 +84,8 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 asyncio.run(self._once())
-                log.warning("kopf has ended; it is begun again")
+                if not self._stop.is_set():
+                    log.warning("kopf has ended; it is begun again")
             except Exception:
                 log.exception("kopf has failed; it is begun again")
             pause = RESTART_S[min(count, len(RESTART_S) - 1)]

@@ -37,18 +37,22 @@ class Canary:
         self._clock = clock
         self._deaf_after_s = deaf_after_s
         self._sent = -1
+        self._heard = -1
         self._unheard_since: float | None = None
 
     def sent(self, answer: Manifest) -> None:
         """Take in the answer to a write: from now on its echo is owed."""
         self._sent = version(answer)
-        if self._unheard_since is None:
+        # The echo may be quicker than the answer.
+        if self._heard < self._sent and self._unheard_since is None:
             self._unheard_since = self._clock()
 
     def heard(self, manifest: Manifest) -> None:
         """Take in what the watch brought."""
-        if key_of(manifest) == self.key and version(manifest) >= self._sent >= 0:
-            self._unheard_since = None
+        if key_of(manifest) == self.key:
+            self._heard = max(self._heard, version(manifest))
+            if self._heard >= self._sent:
+                self._unheard_since = None
 
     def answered(self) -> None:
         """Start the wait anew: the API server itself was away, so that no echo could come."""

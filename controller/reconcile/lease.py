@@ -155,10 +155,8 @@ class Elector:
                 present = await self._kube.get(self.key)
                 if present is None or present.get("spec", {}).get("holderIdentity") != self.me:
                     return
-                manifest = self._manifest({**present["spec"], "leaseDurationSeconds": 1})
-                del manifest["spec"]["holderIdentity"]
-                manifest["metadata"]["resourceVersion"] = present["metadata"]["resourceVersion"]
-                await self._kube.apply(manifest)
+                # An apply could not take the holder away: the creation owns that field too.
+                await self._kube.patch_spec(self.key, {"holderIdentity": None, "leaseDurationSeconds": 1})
                 log.info("Lease %s/%s is given back", self.key.namespace, self.key.name)
         except (ClientError, TimeoutError) as error:
             log.warning("Lease %s could not be given back: %s", self.key.name, error or "no answer in time")

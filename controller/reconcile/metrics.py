@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -41,6 +48,8 @@ class Metrics:
 
     def __init__(self, live: Live) -> None:
         """Use a registry of its own, so that two in one process do not meet."""
+        # A second series per counter that says when it was made is of no use to anybody here.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         at = self.registry
         self._looks = Counter(

@@ -210,6 +210,7 @@ class Operator:
             await asyncio.sleep(SYNC_RETRY_S)
         self.kube.synced = self.pulse.synced = True
         log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
+        self._heard_at.update(dict.fromkeys((*KINDS, "Lease"), time.monotonic()))
         self.watcher.start()
         self._begin("the canary", self.canary.run(live, me))
         while True:

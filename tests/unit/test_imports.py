@@ -82,6 +82,10 @@ def test_the_operators_rooms_import_nothing_scientific_even_where_it_is_installe
     assert not imported(sys.executable, IMPORT, *names) & (SCIENTIFIC | SERVERS)
 
 
+def test_the_operator_process_imports_nothing_scientific():
+    assert not imported(sys.executable, IMPORT, "controller.reconcile.process", "kopf") & SCIENTIFIC
+
+
 def test_every_module_of_the_operator_imports_with_its_lock_alone(operator_python, tmp_path):
     assert "controller" in imported(operator_python, IMPORT, *operator_modules(), cwd=tmp_path)
 

@@ -58,6 +58,14 @@ def test_an_echo_of_an_older_write_or_of_another_object_is_none():
     assert canary.is_deaf()
 
 
+def test_an_echo_that_is_quicker_than_the_answer_counts():
+    _, canary, clock = pulse()
+    canary.heard(lease(10))
+    canary.sent(lease(10))
+    clock.time += 121
+    assert not canary.is_deaf()
+
+
 def test_later_writes_do_not_hide_that_nothing_is_heard():
     _, canary, clock = pulse()
     for version in range(10, 15):

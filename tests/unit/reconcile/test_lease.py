@@ -44,6 +44,11 @@ class Server:
             raise Conflict("modified")
         return self._stored(manifest)
 
+    async def patch_spec(self, key, patch):
+        assert key == KEY
+        merged = {**self.lease["spec"], **patch}
+        return self._stored({**self.lease, "spec": {k: v for k, v in merged.items() if v is not None}})
+
     def _stored(self, manifest):
         if self.away:
             raise Unavailable("no connection")
