@@ -49,7 +49,7 @@ class Metrics:
     def __init__(self, live: Live) -> None:
         """Use a registry of its own, so that two in one process do not meet."""
         # A second series per counter that says when it was made is of no use to anybody here.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         at = self.registry
         self._looks = Counter(

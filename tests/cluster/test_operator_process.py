@@ -9,8 +9,8 @@ import yaml
 
 from controller.api.meta import API_VERSION, Key
 from controller.clients.errors import ClientError
-from tests.support.operator_process import ROOT, OperatorProcess, ready, wait_until, with_client
 from tests.support.git_repos import GitServer, Scratch
+from tests.support.operator_process import ROOT, OperatorProcess, ready, wait_until, with_client
 from tests.support.server_crds import fresh_namespace, install
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -19,14 +20,15 @@ class Server:
     """One Lease with versions, and a clock that tests move."""
 
     def __init__(self):
-        self.lease = None
+        self.lease: Any = None
         self.version = 0
         self.away = False
         self.time = 100.0
 
     def elector(self, me):
         now = lambda: START + timedelta(seconds=self.time)  # noqa: E731
-        return Elector(self, "system", "mainspring", me, now, lambda: self.time)
+        server: Any = self
+        return Elector(server, "system", "mainspring", me, now, lambda: self.time)
 
     async def get(self, key):
         assert key == KEY
