@@ -79,7 +79,7 @@ def test_a_list_forgets_what_is_gone_and_adds_what_is_unknown():
         cache.put(thing(name, version))
     cache.put(thing("elsewhere", 3, namespace="b"))
     live = Live(thing("stays", 2), thing("new", 4))
-    changed = asyncio.run(resync(live, cache, "ModelSpec", ["a"]))
+    changed = asyncio.run(resync(server(live), cache, "ModelSpec", ["a"]))
     assert sorted(o["metadata"]["name"] for o in changed) == ["gone", "new"]
     assert {k.name for k in cache.keys("ModelSpec")} == {"stays", "new", "elsewhere"}
 
@@ -95,7 +95,7 @@ def test_what_came_through_the_watch_while_a_list_was_read_is_kept():
             cache.remove(thing("listed-and-deleted", 11))
             return (thing("listed-and-deleted", 5),)
 
-    asyncio.run(resync(Slow(), cache, "ModelSpec", None))
+    asyncio.run(resync(server(Slow()), cache, "ModelSpec", None))
     assert {k.name for k in cache.keys("ModelSpec")} == {"made-meanwhile", "changed"}
 
 
