@@ -47,6 +47,10 @@ unit: $(READY) ## The fast tests only
 crash: $(READY) ## Kill the controller at every write of a story; hours. CRASH="--shard 1/4 --minutes 30"
 	$(BIN)/python -m tests.crash.crash_enumeration $(CRASH)
 
+.PHONY: walk
+walk: $(READY) ## Walk the plan through random worlds; SEEDS="--first 0 --seeds 100"
+	$(BIN)/python -m tests.simulation $(SEEDS)
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code
 	$(BIN)/ruff format .

@@ -29,8 +29,8 @@ def main() -> int:
     broken = seeds(numbers, asked.steps, tally)
     rate = tally.steps / tally.seconds if tally.seconds else 0
     sys.stdout.write(
-        f"{tally.walks} walks, {tally.steps:,} steps and their ends, {tally.held:,} writes held against the promises, "
-        f"{tally.seconds:.1f} s, {rate:.0f} steps/s\n"
+        f"{tally.walks} walks, {tally.steps:,} steps and their ends, {tally.held:,} writes held against the "
+        f"promises, {tally.seconds:.1f} s, {rate:.0f} steps/s\n"
     )
     if broken is None:
         return 0

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from controller.api.meta import Manifest
 from controller.clients.errors import NotFound, Unavailable
 from controller.clients.git_types import GitRef, Head, TreeEntry
 from tests.support.fake_registry import FakeRegistry
@@ -28,7 +27,9 @@ class Git:
         self.down = False
         self.branch = "main"
 
-    def push(self, subject: str, changes: Mapping[str, bytes | None], *, tree: dict[str, bytes] | None = None) -> str:
+    def push(
+        self, subject: str, changes: Mapping[str, bytes | None], *, tree: dict[str, bytes] | None = None
+    ) -> str:
         """Commit changes of files (None deletes) on the branch."""
         files = dict(self.tree()) if tree is None else dict(tree)
         for path, content in changes.items():
@@ -142,5 +143,3 @@ class Doubtful:
             return result
 
         return call
-
-

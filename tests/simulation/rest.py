@@ -1,4 +1,4 @@
-"""The end of a walk: all trouble ends, only timers wake the controllers, and the world must come to rest (L1 to L5).
+"""The end of a walk: trouble ends, only timers wake the controllers, the world must come to rest (L1 to L5).
 
 No event is ever heard here: what a look does not ask for by its own timer does not happen.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controller.api.conditions import timestamp
-from controller.api.meta import Key, Manifest, key_of
+from controller.api.meta import ANNOTATION_SOURCE_COMMIT, Key, Manifest, key_of
 from tests.simulation import truth
 from tests.simulation.arena import KINDS, Arena
 from tests.simulation.happenings import FIRST, spec
@@ -124,12 +124,17 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
     said = f"{name} ends as {ready['reason']}: {ready['message']}"
     entries = truth.chain(await arena.registry.read_ledger(name, namespace), name, namespace)
     serving = truth.champion(entries)
-    must((status.get("champion") or {}).get("revision", "") == serving, "S2", f"{name}: the ledger names {serving}")
+    must(
+        (status.get("champion") or {}).get("revision", "") == serving, "S2", f"{name}: the ledger names {serving}"
+    )
     if serving:
         await _served(arena, model, serving, truth.champion_digest(entries))
     if ready["status"] == "True":
         return
-    wanted, reason = status["source"]["wanted"], ready["reason"]
+    wanted, reason = (status.get("source") or {}).get("wanted", ""), ready["reason"]
+    stamp = model["metadata"].get("annotations", {}).get(ANNOTATION_SOURCE_COMMIT, "")
+    if reason in ("PathNotFound", "CommitNotFound") and stamp not in ("", arena.git.line[-1]):
+        return  # Its file cannot be applied any more, so that it is held to the commit that last could.
     if reason == "RolledBack" and not asked_again:
         return
     if reason in ("TrainingFailed", "DataInvalid", "DeadlineExceeded"):
@@ -151,7 +156,11 @@ async def _served(arena: Arena, model: Manifest, serving: str, digest: str) -> N
     name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
     route = await arena.store.get(Key("HTTPRoute", namespace, name))
     shares = truth.shares(route or {})
-    found = [d for d in await arena.store.list("Deployment") if d["metadata"]["labels"].get("mainspring.dev/model") == name]
+    found = [
+        d
+        for d in await arena.store.list("Deployment")
+        if d["metadata"]["labels"].get("mainspring.dev/model") == name
+    ]
     names = [d["metadata"]["name"] for d in found]
     must(list(shares.values()) == [100], "L1", f"{name}: the route is {shares}")
     must(names == list(shares), "L1", f"{name}: there are servers {names}, the route is {shares}")
@@ -163,7 +172,11 @@ async def _served(arena: Arena, model: Manifest, serving: str, digest: str) -> N
     registered = arena.registry.models[name]
     version = registered.aliases.get("default-champion", "")
     must(registered.versions[version].get("mainspring.revision") == serving, "L1", f"{name}: alias on {version}")
-    must(arena.bytes_of(registered.versions[version]["run"]) == digest, "S10", f"{name}: version {version} is other bytes")
+    must(
+        arena.bytes_of(registered.versions[version]["run"]) == digest,
+        "S10",
+        f"{name}: version {version} is other bytes",
+    )
 
 
 async def delete_all(arena: Arena) -> None:

@@ -43,7 +43,7 @@ class Found:
 
 def cast_of(seed: int) -> Cast:
     """Choose who takes part."""
-    rng = random.Random(f"cast {seed}")  # noqa: S311 - chance that can be repeated is the point
+    rng = random.Random(f"cast {seed}")
     controllers = 2 if seed % 5 == 3 else 1
     return Cast(
         controllers=controllers,
@@ -56,7 +56,7 @@ def cast_of(seed: int) -> Cast:
 
 def walk_of(seed: int, steps: int = STEPS) -> Walk:
     """Make the walk of a seed; a longer one begins with the shorter one."""
-    rng = random.Random(seed)  # noqa: S311 - chance that can be repeated is the point
+    rng = random.Random(seed)
     names = [h.__name__ for h in happenings.HAPPENINGS]
     weights = list(happenings.HAPPENINGS.values())
     chosen = ((rng.choices(names, weights)[0], rng.getrandbits(32)) for _ in range(steps))
@@ -73,8 +73,9 @@ async def _play(walk: Walk) -> tuple[Found | None, Arena]:
     logging.disable(logging.CRITICAL)
     try:
         await happenings.begin(arena)
-        for number, (name, choice) in enumerate(walk.steps, start=1):
-            rng = random.Random(choice)  # noqa: S311 - chance that can be repeated is the point
+        for name, choice in walk.steps:
+            number += 1
+            rng = random.Random(choice)
             await happenings.BY_NAME[name](arena, rng)
         number += 1
         await rest.come_to_rest(arena)
@@ -146,5 +147,7 @@ def told(seed: int, steps: int, found: Found, *, cut_down: bool = True) -> str:
         walk, less, numbers = shrink(walk_of(seed, steps), found)
         again += f" --only {','.join(map(str, numbers))}" if numbers else " --only none"
         lines += [f"cut down to {len(numbers)} steps, {walk.cast}: {less.message}"]
-        lines += [f"  {number:4d} {name} {choice}" for number, (name, choice) in zip(numbers, walk.steps, strict=True)]
+        lines += [
+            f"  {number:4d} {name} {choice}" for number, (name, choice) in zip(numbers, walk.steps, strict=True)
+        ]
     return "\n".join([*lines, f"again: {again}"])
