@@ -54,14 +54,14 @@ class Watcher:
         namespaces: tuple[str, ...] | None,
         kubeconfig: Path | None,
         context: str | None,
-        with_routes: bool,
         restarted: Callable[[], None],
     ) -> None:
         """Prepare; `namespaces` None watches all. `restarted` is called in kopf's thread."""
         self._feed = feed
         self._namespaces = namespaces
         self._login = (kubeconfig, context)
-        self._with_routes = with_routes
+        self.with_routes = True
+        """Watch HTTPRoutes too; only where they are installed."""
         self._restarted = restarted
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
@@ -129,7 +129,7 @@ class Watcher:
         kopf.on.login(registry=registry, errors=kopf.ErrorsMode.TEMPORARY)(log_in)
         for kind in OURS:
             kopf.on.event(GROUP, VERSION, OUR_KINDS[kind].plural, registry=registry)(seen)
-        for group, version, plural, _kind in (*_LABELLED, *((_ROUTE,) if self._with_routes else ())):
+        for group, version, plural, _kind in (*_LABELLED, *((_ROUTE,) if self.with_routes else ())):
             kopf.on.event(group, version, plural, registry=registry)(seen)
 
 

@@ -22,9 +22,10 @@ import httpx
 
 from controller import __version__
 from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest
-from controller.clients.errors import ClientError, Denied
+from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.kube import KubeClient
 from controller.clients.kube_errors import Act
+from controller.clients.kube_kinds import resource_of
 from controller.clients.kube_login import Login
 from controller.clients.kube_rest import KubeRest
 from controller.reconcile.cache import KINDS, OURS, Cache, CachedKube, resync
@@ -153,7 +154,6 @@ class Operator:
             namespaces=self.namespaces,
             kubeconfig=self._login[0],
             context=self._login[1],
-            with_routes=True,
             restarted=lambda: self._restarted(loop),
         )
         self._begin("the event loop's tick", self.pulse.beat())
@@ -211,6 +211,7 @@ class Operator:
         self.kube.synced = self.pulse.synced = True
         log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
         self._heard_at.update(dict.fromkeys((*KINDS, "Lease"), time.monotonic()))
+        self.watcher.with_routes = await self._serves(live, "HTTPRoute")
         self.watcher.start()
         self._begin("the canary", self.canary.run(live, me))
         while True:
@@ -223,6 +224,20 @@ class Operator:
             if not self.watcher.alive():
                 raise RuntimeError("the thread of the watch has ended")
             await self._listed(live)
+
+    async def _serves(self, live: KubeClient, kind: str) -> bool:
+        """Ask whether the cluster knows a kind that it need not have; assumed when it does not say."""
+        resource = resource_of(kind)
+        namespace = None if self.namespaces is None else sorted(self.namespaces)[0]
+        act = Act("list", resource, namespace)
+        try:
+            await live.rest.call("GET", resource.path(namespace), act, params={"limit": "1"})
+        except NotFound:
+            log.info("%s is not installed and not watched; after an installation, start the operator again", kind)
+            return False
+        except ClientError as error:
+            log.warning("whether %s is installed is unknown: %s", kind, error.message)
+        return True
 
     async def _listed(self, live: KubeClient) -> bool:
         for kind in KINDS:
