@@ -150,7 +150,8 @@ class Arena:
                 return "Evicted", []
             case "late":
                 return "DeadlineExceeded", [step("fetch", 0, ""), step("train", 143, "")]
-        return "", await self.measure(job)
+            case _:
+                return "", await self.measure(job)
 
     async def measure(self, job: Manifest) -> list[Manifest]:
         """Train and evaluate: what the evaluator uploads, and what it says at its end."""

@@ -92,6 +92,8 @@ class Promises:
                 self._servers(seat, key, what, model)
             case "HTTPRoute":
                 self._route(seat, what, model)
+            case _:
+                pass  # Nothing beyond its owner is promised of the others.
 
     def _model(self, seat: Seat) -> Manifest:
         key = seat.key
@@ -259,7 +261,7 @@ class Promises:
             must(observed >= last, "S7", f"{key}: observedGeneration goes back from {last} to {observed}")
             self.generations[before["metadata"]["uid"]] = observed
         true = {c["type"] for c in status["conditions"] if c["status"] == "True"}
-        ready = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
+        ready: Manifest = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
         must(len(true & {"Ready", "Reconciling", "Stalled"}) <= 1, "S7", f"{key} is {sorted(true)} at once")
         must(ready.get("reason") != "InternalError", "S7", f"{key}: {ready.get('message')}")
         for said in status["conditions"]:
