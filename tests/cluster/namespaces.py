@@ -1,0 +1,31 @@
+"""Namespaces of tests: made with their service account, deleted without waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.processes import wait_until
+
+
+def made(plane: ControlPlane, name: str, **labels: str) -> None:
+    """Make a namespace and wait until pods may be made in it (its service account and root certificate exist)."""
+    metadata = {"name": name, "labels": {key.replace("__", "/"): value for key, value in labels.items()}}
+    plane.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def settled() -> bool:
+        return _names(plane, name, "serviceaccounts") >= {"default"} and _names(plane, name, "configmaps") >= {
+            "kube-root-ca.crt"
+        }
+
+    wait_until(settled, f"waiting for the service account of namespace {name}", 60)
+
+
+def unmade(plane: ControlPlane, name: str) -> None:
+    """Ask for the namespace's end; the controllers go on with it while other tests run."""
+    plane.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+def _names(plane: ControlPlane, namespace: str, plural: str) -> set[str]:
+    found: dict[str, Any] = plane.request("GET", f"/api/v1/namespaces/{namespace}/{plural}")
+    return {item["metadata"]["name"] for item in found["items"]}
