@@ -42,6 +42,7 @@ TRAINED: Final = "Trained"
 GATES_PASSED: Final = "GatesPassed"
 AVAILABLE: Final = "Available"
 DEGRADED: Final = "Degraded"
+SERVED_AS_DECLARED: Final = "ServedAsDeclared"
 ENVIRONMENT_NOT_ISOLATED: Final = "EnvironmentNotIsolated"
 REGISTERED: Final = "Registered"
 

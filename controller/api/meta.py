@@ -70,6 +70,8 @@ API_VERSIONS: dict[str, str] = {
     "Pod": "v1",
     "Event": "v1",
     "HTTPRoute": "gateway.networking.k8s.io/v1",
+    "PodDisruptionBudget": "policy/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
 }
 """Every kind that the controller reads or writes, and the API version it uses for it."""
 

@@ -319,6 +319,8 @@ class ModelRevisionStatus(Lenient):
     """MLflow run id."""
     version: str = ""
     """Version of the registered model."""
+    images: Annotated[dict[str, str], Field(max_length=8)] = Field(default_factory=dict)
+    """The image that each step of the Job really ran, by digest, as the node reports it. Empty in local mode."""
     artifact: Artifact | None = None
     """The trained model."""
     evidence: Evidence | None = None

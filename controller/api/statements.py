@@ -139,7 +139,7 @@ def lineage_statement(revision: ModelRevision, *, entry: LedgerEntry, model: Mod
                     "inputs": revision.spec.inputs,
                     "files": revision.spec.source.files,
                 },
-                "resolvedDependencies": _dependencies(revision.spec),
+                "resolvedDependencies": _dependencies(revision),
             },
             "runDetails": {
                 "builder": {"id": BUILDER, "version": {"mainspring": __version__}},
@@ -215,7 +215,8 @@ def _facts(evidence: Evidence | None) -> dict[str, Any]:
     )
 
 
-def _dependencies(spec: ModelRevisionSpec) -> list[dict[str, Any]]:
+def _dependencies(revision: ModelRevision) -> list[dict[str, Any]]:
+    spec = revision.spec
     found: list[dict[str, Any]] = [
         {
             "name": "source",
@@ -230,6 +231,11 @@ def _dependencies(spec: ModelRevisionSpec) -> list[dict[str, Any]]:
         image = {"name": "image", "uri": f"oci://{spec.training.image}"}
         pinned = spec.training.image.partition("@")[2]
         found.append({**image, "digest": _digests(pinned)} if pinned else image)
+    for step, ran in sorted(revision.status.images.items()):
+        name, _, hexdigits = ran.rpartition("@sha256:")
+        uri = name.removeprefix("docker-pullable://") or ran
+        digest = {"digest": {"sha256": hexdigits}} if name else {}
+        found.append({"name": f"image/{step}", "uri": f"oci://{uri}", **digest})
     return found
 
 

@@ -59,6 +59,8 @@ def _words(action: Action, present: set[str]) -> tuple[str, str]:
             return "~" if action.manifest["metadata"]["name"] in present else "+", shares
         case a.DeleteManifest():
             return "-", f"{action.key.kind} {action.key.name}"
+        case a.ExpireJob():
+            return "~", f"{action.key.name} is deleted after {action.after_s} s"
         case a.SetAlias():
             return "~", f"{action.alias} → version {action.version} of {action.registry_name}"
         case a.ApplyModelSpec():

@@ -35,7 +35,8 @@ class Telemetry:
         """Read what each ready pod has counted since it started.
 
         Returns:
-            `<pod>|requests`, `<pod>|errors` (status 5xx) and `<pod>|le=<seconds>` (cumulative durations).
+            `<pod>|requests`, `<pod>|errors` (status 5xx), `<pod>|le=<seconds>` (cumulative durations) and
+            `<pod>|digest=<digest>`, 1 for what it has loaded.
 
         Raises:
             Unavailable: a ready pod did not answer within two seconds, or not in the format.
@@ -57,7 +58,7 @@ class Telemetry:
 
 
 def parse(text: str) -> dict[str, float]:
-    """Read the three things that matter from a metrics page.
+    """Read the things that matter from a metrics page.
 
     >>> parse('mainspring_requests_total{status="200"} 3\\nmainspring_requests_total{status="500"} 1')
     {'requests': 4.0, 'errors': 1.0}
@@ -76,4 +77,6 @@ def parse(text: str) -> dict[str, float]:
         elif match["name"] == "mainspring_request_duration_seconds_bucket":
             key = f"le={labels['le'].replace('+Inf', 'inf')}"
             found[key] = found.get(key, 0.0) + value
+        elif match["name"] == "mainspring_model_info":
+            found[f"digest={labels.get('digest', '')}"] = 1.0
     return found

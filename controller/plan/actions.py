@@ -109,6 +109,15 @@ class SetAlias:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireJob:
+    """Let a Job whose result was taken in be deleted after a while. Repeat: the same number changes nothing."""
+
+    key: Key
+    after_s: int
+    why: Cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyModelSpec:
     """Apply a ModelSpec as its file says. Repeat: server-side apply of the same fields changes nothing."""
 
@@ -126,6 +135,7 @@ Action = (
     | SetWeights
     | DeleteManifest
     | SetAlias
+    | ExpireJob
     | ApplyModelSpec
 )
 

@@ -1,4 +1,4 @@
-"""The objects that a decision wants: the training Job, the servers, the Service, the route.
+"""The objects that a decision wants for a training: the Job with its steps, the tasks, the revision.
 
 Pure builders.  Who sees what is decided here, by the volumes that a container mounts: the trainer never sees a
 hold-out row, the model never a label, the evaluator never runs code of the user.
@@ -12,8 +12,6 @@ from typing import Any, Final
 from controller.api import reports
 from controller.api.kinds import ModelRevision, ModelSpec
 from controller.api.meta import (
-    ANNOTATION_COMMIT,
-    ANNOTATION_DIGEST,
     API_VERSIONS,
     GROUP,
     LABEL_MODEL,
@@ -21,12 +19,12 @@ from controller.api.meta import (
     Manifest,
     owner_reference,
 )
-from controller.plan import naming
+from controller.api.modelspec import Training
+from controller.plan import naming, pods
+from controller.plan.pods import JOBS_IMAGE, PLAIN, RUNTIME_IMAGE, PodSettings
 
 STEPS: Final = ("fetch", "train", "predict-champion", "predict", "evaluate")
-SERVER_PORT: Final = 8080
-RUNTIME_IMAGE: Final = "mainspring-runtime"
-"""Placeholder for the runtime image, which local mode does not need."""
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 ANNOTATION_CHECKS: Final = f"{GROUP}/checks"
 """On Jobs: hash of the data checks that they apply."""
@@ -82,6 +80,9 @@ def training_job(
     with_champion: bool,
     checks: str,
     evaluate_only: bool = False,
+    wanted: Training | None = None,
+    settings: PodSettings = PLAIN,
+    runtime: str = "",
 ) -> Manifest:
     """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container.
 
@@ -94,6 +95,9 @@ def training_job(
         with_champion: whether there is one to compare with.
         checks: hash of the data checks, kept on the Job.
         evaluate_only: `fetch` brings the trained model instead of a training.
+        wanted: resources, queue and nodes, as the ModelSpec asks now.
+        settings: the operator's, for pods.
+        runtime: image of the predict steps on a cluster.
     """
     spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt, evaluate_only=evaluate_only)
     left_out = {"train"} if evaluate_only else set()
@@ -102,29 +106,40 @@ def training_job(
     containers = [_step(s, revision, tracking_uri, evaluate_only) for s in steps]
     volumes = sorted({v for s in steps for v in _MOUNTS[s]})
     labels = naming.labels(spec.model, revision.metadata.name)
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "initContainers": containers[:-1],
+        "containers": containers[-1:],
+        "volumes": [
+            *({"name": v, "emptyDir": {}} for v in volumes),
+            {"name": "tasks", "configMap": {"name": name}},
+        ],
+    }
+    limits: Manifest = {}
+    if settings.hardened:
+        limits = {"podFailurePolicy": pods.FAILURE_POLICY, "podReplacementPolicy": "Failed"}
+        pod = _cluster_job(pod, wanted, settings, runtime)
+    queue = {LABEL_QUEUE: wanted.queue_name} if wanted and wanted.queue_name and settings.hardened else {}
+    metadata = meta(name, revision.metadata.namespace, {**labels, **queue}, owner)
     return {
         "apiVersion": API_VERSIONS["Job"],
         "kind": "Job",
-        "metadata": {
-            **_meta(name, revision.metadata.namespace, labels, owner),
-            "annotations": {ANNOTATION_CHECKS: checks},
-        },
+        "metadata": {**metadata, "annotations": {ANNOTATION_CHECKS: checks}},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_s,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "initContainers": containers[:-1],
-                    "containers": containers[-1:],
-                    "volumes": [{"name": v, "emptyDir": {}} for v in volumes]
-                    + [{"name": "tasks", "configMap": {"name": name}}],
-                },
-            },
+            **limits,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
+
+
+def _cluster_job(pod: Manifest, wanted: Training | None, settings: PodSettings, runtime: str) -> Manifest:
+    for step in (c for c in (*pod["initContainers"], *pod["containers"]) if c["image"] == RUNTIME_IMAGE):
+        step["image"] = runtime or RUNTIME_IMAGE
+    template, main = (wanted.template, wanted.resources) if wanted else (None, None)
+    return pods.harden(pod, settings, template=template, main=main)
 
 
 def task_map(job: Manifest, tasks: Mapping[str, str]) -> Manifest:
@@ -154,7 +169,7 @@ def _step(step: str, revision: ModelRevision, tracking_uri: str, evaluate_only: 
     env = [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}] if step in ("fetch", "evaluate") else ONE_THREAD
     return {
         "name": step,
-        "image": RUNTIME_IMAGE,
+        "image": JOBS_IMAGE if step in ("fetch", "evaluate") else RUNTIME_IMAGE,
         "command": command,
         "env": env,
         "volumeMounts": mounts,
@@ -194,7 +209,7 @@ def _train_step(revision: ModelRevision, mounts: list[Manifest]) -> Manifest:
     ]
     return {
         "name": "train",
-        "image": training.image or RUNTIME_IMAGE,
+        "image": training.image or JOBS_IMAGE,
         "command": list(training.command),
         "workingDir": reports.WORK,
         # Its last line says why it failed; nobody has to look for a log to know.
@@ -209,122 +224,20 @@ def _uri_file(dataset: Any) -> str:
     return f"{dataset.name}.{suffix}"
 
 
-def deployment(
-    model: ModelSpec,
-    owner: Manifest,
-    *,
-    name: str,
-    revision: str,
-    run: str,
-    digest: str,
-    version: str,
-    commit: str,
-    tracking_uri: str,
-) -> Manifest:
-    """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
-    labels = naming.labels(model.metadata.name, revision)
-    pod_labels = {**labels, "mainspring.dev/deployment": name}
-    env = {
-        "MAINSPRING_MODEL": model.metadata.name,
-        "MAINSPRING_REVISION": revision,
-        "MAINSPRING_VERSION": version,
-        "MAINSPRING_COMMIT": commit,
-    }
-    return {
-        "apiVersion": API_VERSIONS["Deployment"],
-        "kind": "Deployment",
-        "metadata": {
-            **_meta(name, model.metadata.namespace, labels, owner),
-            "annotations": {ANNOTATION_DIGEST: digest, ANNOTATION_COMMIT: commit},
-        },
-        "spec": {
-            "replicas": model.spec.serving.min_replicas,
-            "selector": {"matchLabels": {"mainspring.dev/deployment": name}},
-            "template": {
-                "metadata": {"labels": pod_labels},
-                "spec": _server_pod(run, digest, tracking_uri, env),
-            },
-        },
-    }
-
-
-def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]) -> Manifest:
-    artifact = f"{reports.ROOT}/artifact"
-    mount = {"name": "artifact", "mountPath": artifact}
-    fetch = ["python", "-m", "controller.serving.fetch_model", "--run", run, "--digest", digest, "--out", artifact]
-    serve = ["python", "-m", "controller.serving.server", "--model", f"{artifact}/model", "--digest", digest]
-    return {
-        "automountServiceAccountToken": False,
-        "initContainers": [
-            {
-                "name": "fetch-model",
-                "image": RUNTIME_IMAGE,
-                "command": fetch,
-                "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
-                "volumeMounts": [mount],
-            }
-        ],
-        "containers": [
-            {
-                "name": "server",
-                "image": RUNTIME_IMAGE,
-                "command": serve,
-                "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
-                "ports": [{"name": "http", "containerPort": SERVER_PORT}],
-                "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
-                "volumeMounts": [{**mount, "readOnly": True}],
-            }
-        ],
-        "volumes": [{"name": "artifact", "emptyDir": {}}],
-    }
-
-
-def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> Manifest:
-    """Build the Service of one revision's servers; it has their Deployment's name."""
-    return {
-        "apiVersion": API_VERSIONS["Service"],
-        "kind": "Service",
-        "metadata": _meta(name, model.metadata.namespace, naming.labels(model.metadata.name, revision), owner),
-        "spec": {
-            "selector": {"mainspring.dev/deployment": name},
-            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
-        },
-    }
-
-
-def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Manifest:
-    """Build the route of a model: percent of the requests by Service name; the percents sum to 100."""
-    assert sum(weights.values()) == 100, f"weights must sum to 100, not {dict(weights)}"
-    labels = {LABEL_MODEL: model.metadata.name}
-    return {
-        "apiVersion": API_VERSIONS["HTTPRoute"],
-        "kind": "HTTPRoute",
-        "metadata": _meta(model.metadata.name, model.metadata.namespace, labels, owner),
-        "spec": {
-            "rules": [
-                {
-                    "backendRefs": [
-                        {"name": name, "port": SERVER_PORT, "weight": weight} for name, weight in weights.items()
-                    ]
-                }
-            ]
-        },
-    }
-
-
 def revision_object(model: ModelSpec, owner: Manifest, name: str, spec: Mapping[str, Any]) -> Manifest:
     """Build a ModelRevision; the ModelSpec owns it."""
     return {
         "apiVersion": API_VERSIONS["ModelRevision"],
         "kind": "ModelRevision",
-        "metadata": _meta(
+        "metadata": meta(
             name, model.metadata.namespace, {LABEL_MODEL: model.metadata.name, LABEL_REVISION: name}, owner
         ),
         "spec": dict(spec),
     }
 
 
-def _meta(name: str, namespace: str, labels: Mapping[str, str], owner: Manifest) -> Manifest:
+def meta(name: str, namespace: str, labels: Mapping[str, str], owner: Manifest) -> Manifest:
+    """Build the metadata of an object of ours: its owner is its controller."""
     return {
         "name": name,
         "namespace": namespace,

@@ -31,7 +31,7 @@ from controller.api.modelstatus import (
     SourceStatus,
 )
 from controller.api.statements import lineage_statement
-from controller.plan import gates, manifests, pinning, recall, rollout
+from controller.plan import gates, manifests, pinning, recall, rollout, traffic
 from controller.plan.actions import CreateRevision, Plan, RecordVerdict
 from controller.plan.observed import ModelSeen, SourceSeen
 from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
@@ -59,8 +59,9 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
     rollout.keep_served(r)
     plan = _towards_source(r)
     before = len(r.actions)
-    rollout.clean_up(r)
-    rollout.point_alias(r)
+    traffic.clean_up(r)
+    traffic.support(r)
+    traffic.point_alias(r)
     if len(r.actions) == before:
         return plan
     return Plan(
@@ -129,7 +130,7 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
         why = Cause("Superseded", f"{_named(source)} asks for {champion.revision}, which is the champion")
         rollout.abort(r, challenger.revision, why)
     else:
-        rollout.settle_route(r, None, 0, why)
+        traffic.settle(r, None, 0, why)
     r.conditions.append(_gates_condition(r, champion))
     servers = r.seen.deployments.get(champion.deployment)
     routed = (r.seen.route or {}).get(champion.deployment, 0) == 100
@@ -196,7 +197,7 @@ def _judge(r: Round, revision: ModelRevision, served: Served) -> ModelPlan:
         r.look_in(5.0)
         return r.finish("False", r.seen.ledger.reason, r.seen.ledger.message, stage="Waiting")
     if reason := recall.rolled_back(r, name):
-        rollout.settle_route(r, None, 0, Cause("RolledBack", reason))
+        traffic.settle(r, None, 0, Cause("RolledBack", reason))
         recall.catch_up(r, served, reason)
         return rollout.stay_back(r, name, reason)
     judgement = judge_revision(r, revision)
@@ -304,7 +305,7 @@ def _continue_rollout(r: Round) -> None:
     """While the wanted revision is not ready for traffic, go on with the rollout of an older one."""
     current = r.status.challenger
     if current is None or current.stage not in ("Starting", "Canary"):
-        rollout.settle_route(r, None, 0, Cause("Champion", "all requests go to the champion"))
+        traffic.settle(r, None, 0, Cause("Champion", "all requests go to the champion"))
         return
     served = r.served(current.revision)
     admitted = r.ledger.admitted.get(current.revision) if r.ledger else None

@@ -15,6 +15,7 @@ from controller.api.reports import Report, Termination
 from controller.api.statements import LedgerEntry
 from controller.api.validation import Checked
 from controller.plan.ledger import Ledger
+from controller.plan.pods import PLAIN, PodSettings
 from controller.plan.verdict import Refused, Unknown
 
 
@@ -43,6 +44,10 @@ class DeploymentSeen:
     ready: int
     message: str = ""
     """Why servers are not ready, when something is known."""
+    serve: str = ""
+    """Hash of what people chose about the servers, as it was applied."""
+    image: str = ""
+    """Image of the server container."""
 
 
 Counters = Mapping[str, float]
@@ -69,7 +74,19 @@ class ModelSeen:
     """By name."""
     services: frozenset[str] = frozenset()
     route: Mapping[str, int] | None = None
-    """Percent by Service name."""
+    """Percent by Service name; where servers split the requests, as the ready ones do."""
+    by_servers: bool = False
+    """Whole servers split the requests; False: a route does."""
+    stable: Mapping[str, str] | None = None
+    """What the Service of the model selects."""
+    has_budget: bool = False
+    """There is a disruption budget."""
+    autoscaler: tuple[str, int, int, int] | None = None
+    """Deployment, least and most servers, percent of CPU."""
+    loaded: Mapping[str, str] | Unknown = field(default_factory=dict)
+    """Digest that each ready server of the champion says it has loaded, by pod."""
+    pods: PodSettings = PLAIN
+    """The operator's settings for pods."""
     lost: ModelRevisionSpec | None = None
     """Spec of the champion's revision where its object is gone, as its run kept it."""
     traffic: Counters | Unknown = field(default_factory=dict)
@@ -97,6 +114,10 @@ class StepSeen:
     """What our own containers said; None for `train`, whose text nobody believes."""
     text: str = ""
     """Last words, for people."""
+    reason: str = ""
+    """What Kubernetes itself says about its end or its waiting: OOMKilled, ImagePullBackOff, …"""
+    image_id: str = ""
+    """The image that really ran, by digest; empty in local mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +137,10 @@ class JobSeen:
     deadline_s: int = 0
     """How long it was allowed to take, when it was ended because it took longer; else 0."""
     message: str = ""
+    waits: str = ""
+    """Why its pod does not start, in the words of Kubernetes; empty when it does."""
+    expires: bool = False
+    """It is deleted by itself after a while."""
     steps: tuple[StepSeen, ...] = ()
 
 
@@ -142,6 +167,8 @@ class RevisionSeen:
     runtime: str
     """Environment of predict and serve."""
     tracking_uri: str
+    pods: PodSettings = PLAIN
+    """The operator's settings for pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

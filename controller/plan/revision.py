@@ -6,6 +6,7 @@ decided in `plan/model.py`, by the gates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -23,10 +24,11 @@ from controller.api.conditions import (
     timestamp,
 )
 from controller.api.kinds import ModelSpec
+from controller.api.meta import Key
 from controller.api.modelrevision import Attempt, ModelRevisionStatus
 from controller.api.reports import Report
 from controller.plan import tasks
-from controller.plan.actions import Action, CloseRun, Plan, RegisterVersion, StartTraining
+from controller.plan.actions import Action, CloseRun, ExpireJob, Plan, RegisterVersion, StartTraining
 from controller.plan.asked import asked_at
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
@@ -136,6 +138,9 @@ def _start(
         with_champion=champion is not None and champion.status.artifact is not None,
         checks=checks_hash(model.spec),
         evaluate_only=evaluate_only,
+        wanted=model.spec.training,
+        settings=seen.pods,
+        runtime=seen.runtime,
     )
     action = StartTraining(
         revision=seen.revision,
@@ -159,7 +164,10 @@ def _take_report(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPla
         return _stalled(status, report.reason, report.message)
     sha = _said(seen.job) if seen.job else ""
     evidence = report.evidence.model_copy(update={"report": sha})
-    status = status.model_copy(update={"artifact": report.artifact, "evidence": evidence, "run": report.run})
+    images = {s.name: s.image_id for s in seen.job.steps if s.image_id} if seen.job else {}
+    status = status.model_copy(
+        update={"artifact": report.artifact, "evidence": evidence, "run": report.run, "images": images}
+    )
     return _measured(seen, status)
 
 
@@ -182,7 +190,8 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     if status.version:
         good.append((REGISTERED, "True", "Succeeded", f"version {status.version}"))
         message = f"version {status.version}, measured on {rows}"
-        return Plan(status=status, conditions=((READY, "True", "Succeeded", message), *good))
+        expiring = tuple(_expiring(seen))
+        return Plan(actions=expiring, status=status, conditions=((READY, "True", "Succeeded", message), *good))
     spec = seen.revision.spec
     name = registry_name(seen.model) if seen.model else spec.model
     action = RegisterVersion(
@@ -202,6 +211,16 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     )
     actions: tuple[Action, ...] = (action,)
     return Plan(actions=actions, status=status, conditions=(*waiting, *good), next_s=1.0)
+
+
+def _expiring(seen: RevisionSeen) -> Iterator[ExpireJob]:
+    """Let a Job go whose result is in the status: until then nobody may delete it."""
+    job = seen.job
+    if job is None or not seen.pods.hardened or job.outcome != "Succeeded" or job.expires:
+        return
+    key = Key("Job", seen.revision.metadata.namespace, job.name)
+    why = Cause("ResultTakenIn", f"the result of attempt {job.attempt} is in the status and in the registry")
+    yield ExpireJob(key=key, after_s=seen.pods.keep_jobs_s, why=why)
 
 
 def _next_attempt(status: ModelRevisionStatus) -> int:
@@ -288,7 +307,8 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
     Only our own containers' words are believed; exit code 3 of theirs means that the input is wrong.
     """
     if job.outcome == "Lost":
-        return "Lost", f"attempt {job.attempt} was lost with its process or machine", True
+        detail = f": {job.message}" if job.message else ""
+        return "Lost", f"attempt {job.attempt} was lost with its process or machine{detail}", True
     bad = next((s for s in job.steps if s.exit_code not in (None, 0)), None)
     if job.deadline_s:
         where = f"; it was ended in step {bad.name}" if bad is not None else ""
@@ -296,6 +316,12 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
             f"attempt {job.attempt} took longer than training.activeDeadlineSeconds, {job.deadline_s} s{where}"
         )
         return "DeadlineExceeded", message, True
+    if bad is not None and bad.reason == "OOMKilled":
+        what = "the training program" if bad.name == "train" else f"step {bad.name}"
+        more = "training.resources.limits.memory" if bad.name == "train" else "the operator's memory for steps"
+        return "OutOfMemory", f"{what} took more memory than it may and was killed; raise {more}", True
+    if bad is None and job.waits:
+        return "PodNotStarted", f"attempt {job.attempt} never started: {job.waits}", True
     if bad is None:
         return "JobFailed", job.message or f"attempt {job.attempt} failed", True
     if bad.name == "train":
@@ -342,6 +368,8 @@ def _with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt,
 
 
 def _progress(job: JobSeen, now: datetime) -> str:
+    if job.waits:
+        return f"attempt {job.attempt} does not start: {job.waits}"
     running = next((s for s in job.steps if s.state == "Running"), None)
     step = f"step {running.name} of {len(job.steps)}" if running else "starting"
     began = job.started_at or timestamp(now)

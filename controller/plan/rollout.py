@@ -5,35 +5,28 @@ Traffic only ever goes to servers that are ready, and the champion keeps all of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from controller.api.base import human_seconds
 from controller.api.conditions import parse_timestamp
-from controller.api.meta import Key
 from controller.api.modelstatus import ChallengerStatus, PreviousRevision
-from controller.plan import manifests, pinning
+from controller.plan import manifests, pinning, traffic
 from controller.plan.actions import (
-    ApplyManifest,
     CreateRevision,
-    DeleteManifest,
     RecordVerdict,
-    SetAlias,
-    SetWeights,
 )
 from controller.plan.canary import judge_step, position
 from controller.plan.ledger import Ledger
-from controller.plan.revision import registry_name
 from controller.plan.round import ModelPlan, Round, Served
 from controller.plan.verdict import Cause, Unknown
 
 
 def keep_served(r: Round) -> None:
-    """Repair what serves the champion, whatever else is decided: servers, Service, alias."""
+    """Repair what serves the champion, whatever else is decided: servers, Service, its object."""
     champion = r.champion
     if champion is None:
         return
-    ensure_servers(r, champion, Cause("Champion", f"{champion.revision} is the champion"))
+    traffic.ensure_servers(r, champion, Cause("Champion", f"{champion.revision} is the champion"))
     if r.seen.lost is not None:
         why = Cause("Restored", f"the ledger names {champion.revision}, and its run kept what it was made from")
         spec = pinning.as_manifest(r.seen.lost)
@@ -41,93 +34,11 @@ def keep_served(r: Round) -> None:
         r.actions.append(CreateRevision(manifest=built, why=why))
 
 
-def point_alias(r: Round) -> None:
-    """Point the registry's alias at the champion: last of all, since it is output only and must hinder nothing."""
-    champion = r.champion
-    if champion is None:
-        return
-    aliases, name = r.seen.aliases, f"{r.environment}-champion"
-    if not isinstance(aliases, Unknown) and champion.version and aliases.get(name) != champion.version:
-        was = aliases.get(name)
-        message = f"version {champion.version} serves; the alias named {f'version {was}' if was else 'none'}"
-        r.actions.append(
-            SetAlias(
-                registry_name=registry_name(r.model),
-                alias=name,
-                version=champion.version,
-                why=Cause("ChampionMoved", message),
-            )
-        )
-
-
-def ensure_servers(r: Round, served: Served, why: Cause) -> None:
-    """Ask for the Deployment and the Service of a revision where they are missing or of another size."""
-    name, wanted = served.deployment, r.model.spec.serving.min_replicas
-    found = r.seen.deployments.get(name)
-    if found is not None:
-        why = Cause("ReplicasChanged", f"{name} has {found.replicas} servers, minReplicas asks for {wanted}")
-    if found is None or found.replicas != wanted:
-        built = manifests.deployment(
-            r.model,
-            r.seen.manifest,
-            name=name,
-            revision=served.revision,
-            run=served.run,
-            digest=served.digest,
-            version=served.version,
-            commit=served.commit,
-            tracking_uri=r.seen.tracking_uri,
-        )
-        r.actions.append(ApplyManifest(manifest=built, why=why))
-    if name not in r.seen.services:
-        why = Cause("ServiceMissing", f"the servers of {served.revision} need one to be reached by")
-        built = manifests.service(r.model, r.seen.manifest, name=name, revision=served.revision)
-        r.actions.append(ApplyManifest(manifest=built, why=why))
-
-
-def settle_route(r: Round, challenger: Served | None, weight: int, why: Cause) -> None:
-    """Ask for the route: the champion's share and the challenger's, only to servers that are ready."""
-    champion = r.champion
-    if champion is None or not is_ready(r, champion):
-        return
-    wanted = {champion.deployment: 100 - weight}
-    if challenger is not None and weight:
-        wanted[challenger.deployment] = weight
-    if r.seen.route != wanted:
-        r.actions.append(
-            SetWeights(manifest=manifests.route(r.model, r.seen.manifest, wanted), weights=wanted, why=why)
-        )
-
-
-def is_ready(r: Round, served: Served) -> bool:
-    """Tell whether at least one server of a revision is ready."""
-    servers = r.seen.deployments.get(served.deployment)
-    return servers is not None and servers.ready > 0
-
-
-def clean_up(r: Round) -> None:
-    """Delete servers that neither serve nor are about to; only once the route has let go of them."""
-    if r.champion is None and r.ledger is None:
-        return  # Who is champion is not known: any of them may be.
-    keep = {r.champion.deployment} if r.champion else set()
-    coming = r.served(r.rolling) if r.rolling else None
-    if coming is not None:
-        keep.add(coming.deployment)
-    route: Mapping[str, int] = r.seen.route or {}
-    namespace = r.model.metadata.namespace
-    for name in sorted(set(r.seen.deployments) | r.seen.services):
-        if name in keep or route.get(name, 0) > 0:
-            continue
-        why = Cause("NotServing", f"{name.rpartition('-')[0]} gets no requests")
-        present = [("Deployment", name in r.seen.deployments), ("Service", name in r.seen.services)]
-        for kind in (kind for kind, there in present if there):
-            r.actions.append(DeleteManifest(key=Key(kind, namespace, name), uid=None, why=why))
-
-
 def roll_out(r: Round, target: Served, gates: str) -> ModelPlan:
     """Bring an admitted revision one step closer to being the champion."""
     r.rolling = target.revision
-    ensure_servers(r, target, Cause("Admitted", f"{target.revision} passed {gates}"))
+    why = Cause("Admitted", f"{target.revision} passed {gates}")
+    traffic.ensure_servers(r, target, why, traffic.size_of(r, target))
     servers = r.seen.deployments.get(target.deployment)
     before = r.status.challenger
     if before is None or before.revision != target.revision:
@@ -160,7 +71,7 @@ def _same_bytes(ledger: Ledger, target: Served) -> bool:
 
 def _starting(r: Round, target: Served, challenger: ChallengerStatus) -> ModelPlan:
     r.set(challenger=challenger.model_copy(update={"stage": "Starting"}))
-    settle_route(r, None, 0, Cause("Champion", "all requests go to the champion"))
+    traffic.settle(r, None, 0, Cause("Champion", "all requests go to the champion"))
     waited = (r.now - parse_timestamp(challenger.started_at)).total_seconds()
     limit = r.model.spec.serving.canary.progress_deadline_seconds
     servers = r.seen.deployments.get(target.deployment)
@@ -196,15 +107,15 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     why = Cause(step.reason, step.message)
     if step.do == "RollBack":
         return give_back(r, target, why)
-    if ready == 0:
-        return _hold_without_servers(r, challenger, why)
+    wanted = traffic.servers_for(r, challenger.weight)
+    if ready == 0 or ready < wanted:
+        return _hold_without_servers(r, target, challenger, ready, wanted)
     at = position(rule.step_weights, challenger)
     if rule.step_weights[at] != challenger.weight:
         message = f"stepWeights have no {challenger.weight}% any more"
         return _enter_step(r, target, challenger, at, Cause("StepsChanged", message))
     challenger = challenger.model_copy(update={"step": at})
-    share = (r.seen.route or {}).get(target.deployment, 0)
-    if interrupted or (share < challenger.weight and r.champion is not None and is_ready(r, r.champion)):
+    if interrupted or traffic.falls_short(r, target, challenger.weight):
         message = f"it did not get its {challenger.weight}%; the step begins again"
         return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
     if step.do == "Next":
@@ -214,29 +125,44 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
             return promote(r, target, Cause("CanaryPassed", step.message))
         return _enter_step(r, target, challenger, following, why)
     r.set(challenger=challenger)
-    settle_route(r, target, challenger.weight, why)
+    traffic.settle(r, target, challenger.weight, why)
     r.look_in(step.next_s)
     return r.finish("False", "Progressing", step.message, stage="Canary")
 
 
-def _hold_without_servers(r: Round, challenger: ChallengerStatus, why: Cause) -> ModelPlan:
-    """Keep requests from servers that are gone; when they come back, the step begins again.
+def _hold_without_servers(
+    r: Round, target: Served, challenger: ChallengerStatus, ready: int, wanted: int
+) -> ModelPlan:
+    """Keep requests from servers that are gone, or wait for those that are coming; then the step begins again.
 
     That it must is kept as a step without a beginning: the route alone would forget it in a crash.
     """
-    r.set(challenger=challenger.model_copy(update={"since": ""}))
-    settle_route(r, None, 0, why)
+    where = f"canary {challenger.weight}% of {challenger.revision}"
+    rule = r.model.spec.serving.canary
+    limit = human_seconds(rule.progress_deadline_seconds)
+    waited = (r.now - parse_timestamp(challenger.started_at)).total_seconds()
+    state = "no server of the challenger is ready" if ready == 0 else f"{ready} of {wanted} servers are ready"
+    servers = r.seen.deployments.get(target.deployment)
+    detail = f" ({servers.message})" if wanted and servers is not None and servers.message else ""
+    if waited > rule.progress_deadline_seconds:
+        message = f"{where}: {state}{detail}; the rollout has taken longer than {limit}"
+        return give_back(r, target, Cause("ProgressDeadlineExceeded", message))
+    challenger = challenger.model_copy(update={"since": ""})
+    r.set(challenger=challenger)
+    why = Cause("TelemetryUnknown", f"{where}: {state}{detail}")
+    traffic.settle(r, target if wanted else None, challenger.weight if wanted else 0, why)
     r.look_in(1.0)
-    limit = human_seconds(r.model.spec.serving.canary.progress_deadline_seconds)
-    message = f"{why.message}; it gets no requests until one is, and is rolled back after {limit} of rollout"
-    return r.finish("False", "ServersNotReady", message, stage="Canary")
+    if ready == 0:
+        then = f"it gets no requests until one is, and is rolled back after {limit} of rollout"
+    else:
+        then = f"its step begins once all are, and it is rolled back after {limit} of rollout"
+    return r.finish("False", "ServersNotReady", f"{why.message}; {then}", stage="Canary")
 
 
 def _resumed_step(r: Round, target: Served) -> int:
-    """Find the step that the route already stands at, after a crash between traffic and status; 0 otherwise."""
-    weight = (r.seen.route or {}).get(target.deployment, 0)
+    """Find the step that the traffic already stands at, after a crash between it and the status; 0 otherwise."""
     weights = r.model.spec.serving.canary.step_weights
-    return weights.index(weight) if weight in weights else 0
+    return next((i for i, weight in enumerate(weights) if traffic.stands_at(r, target, weight)), 0)
 
 
 def _enter_step(r: Round, target: Served, challenger: ChallengerStatus, step: int, why: Cause) -> ModelPlan:
@@ -252,17 +178,17 @@ def _enter_step(r: Round, target: Served, challenger: ChallengerStatus, step: in
         }
     )
     r.set(challenger=entered)
-    settle_route(r, target, weight, Cause(why.reason, f"{weight}% to {target.revision}: {why.message}"))
+    traffic.settle(r, target, weight, Cause(why.reason, f"{weight}% to {target.revision}: {why.message}"))
     r.look_in(1.0)
     steps = len(r.model.spec.serving.canary.step_weights)
-    message = f"canary {weight}% of {target.revision}, step {step + 1} of {steps}"
+    message = f"canary {weight}% of {target.revision}, step {step + 1} of {steps}{traffic.in_words(r, weight)}"
     return r.finish("False", "Progressing", message, stage="Canary")
 
 
 def give_back(r: Round, target: Served, why: Cause) -> ModelPlan:
     """Give all traffic back to the champion at once; the ledger hears of it as soon as it can."""
     r.rolling = ""
-    settle_route(r, None, 0, why)
+    traffic.settle(r, None, 0, why)
     champion = r.champion.revision if r.champion else ""
     ended = PreviousRevision(revision=target.revision, verdict="RolledBack", reason=why.message)
     r.set(challenger=None, previous=ended)
@@ -286,4 +212,4 @@ def stay_back(r: Round, revision: str, reason: str) -> ModelPlan:
 def abort(r: Round, revision: str, why: Cause, verdict: Literal["Aborted", "RolledBack"] = "Aborted") -> None:
     """Take a challenger that is not wanted any more out of the traffic."""
     r.set(challenger=None, previous=PreviousRevision(revision=revision, verdict=verdict, reason=why.message))
-    settle_route(r, None, 0, why)
+    traffic.settle(r, None, 0, why)

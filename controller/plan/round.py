@@ -15,6 +15,7 @@ from controller.api.conditions import (
     ENVIRONMENT_NOT_ISOLATED,
     READY,
     RECONCILING,
+    SERVED_AS_DECLARED,
     STALLED,
     Wanted,
     timestamp,
@@ -120,6 +121,7 @@ class Round:
                 "run": served.run,
                 "version": served.version,
                 "commit": served.commit,
+                "runtime": served.runtime,
                 "author": head.trigger.author if head else "",
                 "at": self.stamp,
                 **fields,
@@ -135,7 +137,13 @@ class Round:
         self.set(stage=stage, url=self.seen.url or self.status.url)
         return Plan(
             actions=tuple(self.actions),
-            conditions=(*summary, *self.conditions, self._available(), *self._degraded(), *self._local()),
+            conditions=(
+                *summary,
+                *self.conditions,
+                self._available(),
+                *self._degraded(),
+                *self._where(),
+            ),
             status=self.status,
             verdicts=self.verdicts,
             next_s=self.next_s,
@@ -171,6 +179,23 @@ class Round:
         hint = "Find out who else writes to the registry; what serves is decided by the entries that count"
         return ((DEGRADED, "True", "LedgerDamaged", f"{text} {hint}"),)
 
+    def _declared(self) -> tuple[Wanted, ...]:
+        """Say whether the running servers of the champion have loaded what the ledger names."""
+        champion, loaded = self.champion, self.seen.loaded
+        if champion is None:
+            return ()
+        if isinstance(loaded, Unknown):
+            return ((SERVED_AS_DECLARED, "Unknown", loaded.reason, loaded.message),)
+        if not loaded:
+            return ((SERVED_AS_DECLARED, "Unknown", "ServersNotReady", "no server of the champion is ready"),)
+        other = sorted(pod for pod, digest in loaded.items() if digest != champion.digest)
+        if other:
+            text = f"{len(other)} of {len(loaded)} servers ({other[0]}) have loaded {loaded[other[0]][:19]}"
+            message = f"{text}, not {champion.digest[:19]}; delete them, and find out who put them there"
+            return ((SERVED_AS_DECLARED, "False", "DigestMismatch", message),)
+        message = f"{len(loaded)} of {len(loaded)} servers report {champion.digest[:19]}"
+        return ((SERVED_AS_DECLARED, "True", "DigestsMatch", message),)
+
     def _still_serving(self) -> str:
         for name, weight in (self.seen.route or {}).items():
             servers = self.seen.deployments.get(name)
@@ -178,9 +203,10 @@ class Round:
                 return servers.revision
         return ""
 
-    def _local(self) -> tuple[Wanted, ...]:
+    def _where(self) -> tuple[Wanted, ...]:
+        """Say what the place adds: on a cluster what the servers report, in local mode what does not exist."""
         if not self.seen.local:
-            return ()
+            return self._declared()
         image = self.model.spec.training.image
         ignored = f"image {image} and isolation do" if image else "images and isolation do"
         message = f"local mode: {ignored} not exist; programs run in this machine's Python as this user"

@@ -21,6 +21,7 @@ from controller.plan.actions import (
     CloseRun,
     CreateRevision,
     DeleteManifest,
+    ExpireJob,
     RecordVerdict,
     RegisterVersion,
     SetAlias,
@@ -79,6 +80,8 @@ async def _one(world: World, action: Action) -> str | None:
             await world.kube.apply(action.manifest)
         case DeleteManifest():
             await world.kube.delete(action.key, uid=action.uid)
+        case ExpireJob():
+            await world.kube.patch_spec(action.key, {"ttlSecondsAfterFinished": action.after_s})
         case SetAlias():
             await world.ledger.set_alias(action.registry_name, action.alias, action.version)
         case _:

@@ -13,7 +13,7 @@ from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key
 from controller.api.reports import REPORT_MAX_BYTES, Report, Termination
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.redact import redact
-from controller.plan.manifests import ANNOTATION_CHECKS
+from controller.plan.manifests import ANNOTATION_CHECKS, LABEL_QUEUE
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import survival
@@ -47,6 +47,7 @@ async def revision(world: World, key: Key) -> RevisionSeen | None:
         kept=kept,
         runtime=world.settings.runtime,
         tracking_uri=world.settings.tracking_uri,
+        pods=world.settings.pods,
     )
 
 
@@ -74,7 +75,12 @@ async def _newest_job(world: World, key: Key) -> JobSeen | None:
     job = max(jobs, key=attempt_of)
     name = job["metadata"]["name"]
     pods = await world.kube.list("Pod", namespace=key.namespace, labels={LABEL_JOB_NAME: name})
-    return job_seen(job, pods[0] if pods else None)
+    return job_seen(job, min(pods, key=_created) if pods else None)
+
+
+def _created(pod: Manifest) -> tuple[str, str]:
+    """Order pods by age: Kubernetes may run a second one for a Job, and the first counts."""
+    return pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]
 
 
 def attempt_of(job: Manifest) -> int:
@@ -97,7 +103,7 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
     ended, status = _ended(job), job.get("status") or {}
     outcome = "Running"
     if ended is not None:
-        lost = ended.get("reason") in LOST_REASONS
+        lost = ended.get("reason") in LOST_REASONS or _was_taken_away(ended, pod)
         outcome = "Succeeded" if ended["type"] == "Complete" else "Lost" if lost else "Failed"
     pod_status = (pod or {}).get("status") or {}
     states = [*pod_status.get("initContainerStatuses", ()), *pod_status.get("containerStatuses", ())]
@@ -115,8 +121,37 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
         if (ended or {}).get("reason") == "DeadlineExceeded"
         else 0,
         message=redact(str((ended or {}).get("message", "")))[:TEXT_MOST],
+        waits=redact(_waits(job, pod_status))[:TEXT_MOST],
+        expires="ttlSecondsAfterFinished" in job.get("spec", {}),
         steps=tuple(_step(s) for s in states),
     )
+
+
+def _was_taken_away(ended: Manifest, pod: Manifest | None) -> bool:
+    """Tell whether Kubernetes itself ended the pod: an eviction, a drained or lost node, a preemption."""
+    if ended.get("reason") == "PodFailurePolicy" and "DisruptionTarget" in str(ended.get("message", "")):
+        return True
+    status = (pod or {}).get("status") or {}
+    disrupted = any(
+        c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ())
+    )
+    return status.get("reason") in LOST_REASONS or disrupted
+
+
+def _waits(job: Manifest, pod_status: Manifest) -> str:
+    """Say why the pod of a Job does not start, in the words of Kubernetes; empty when it does."""
+    if job.get("spec", {}).get("suspend"):
+        queue = (job["metadata"].get("labels") or {}).get(LABEL_QUEUE, "")
+        return f"it waits in queue {queue}" if queue else "the Job is suspended"
+    for condition in pod_status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"
+    for status in (*pod_status.get("initContainerStatuses", ()), *pod_status.get("containerStatuses", ())):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason = str(waiting.get("reason", ""))
+        if reason and reason not in ("PodInitializing", "ContainerCreating"):
+            return f"{status['name']}: {reason}: {waiting.get('message', '')}"
+    return ""
 
 
 def _step(status: Manifest) -> StepSeen:
@@ -132,6 +167,8 @@ def _step(status: Manifest) -> StepSeen:
             started_at=ended.get("startedAt", ""),
             termination=None if name == "train" else parse_termination(said),
             text=redact(_last_line(said) if name == "train" else said)[:TEXT_MOST],
+            reason=str(ended.get("reason", "")),
+            image_id=str(status.get("imageID", ""))[:512],
         )
     if "running" in state:
         return StepSeen(name=name, state="Running", started_at=state["running"].get("startedAt", ""))

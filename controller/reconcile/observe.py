@@ -27,8 +27,6 @@ from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
 from controller.plan.observed import (
-    Counters,
-    DeploymentSeen,
     ModelSeen,
     RepositorySeen,
     SourceSeen,
@@ -36,7 +34,7 @@ from controller.plan.observed import (
 from controller.plan.revision import registry_name
 from controller.plan.selection import OUR_YAML_MAX_BYTES, is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
-from controller.reconcile import datasets, survival
+from controller.reconcile import datasets, surroundings, survival
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
@@ -69,7 +67,8 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     jobs = await world.kube.list("Job", namespace=namespace, labels=labels)
     deployments = await world.kube.list("Deployment", namespace=namespace, labels=labels)
     services = await world.kube.list("Service", namespace=namespace, labels=labels)
-    route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
+    by_servers = not world.settings.local and parsed.spec.serving.route is None
+    stable, route = await surroundings.stable_and_route(world, key, by_servers)
     suspended = parsed.spec.suspend
     environment = parsed.spec.environment or namespace
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
@@ -83,10 +82,16 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         revisions=typed,
         running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
         ledger=ledger,
-        deployments={d["metadata"]["name"]: _deployment(d) for d in deployments},
-        services=frozenset(s["metadata"]["name"] for s in services),
-        route=_weights(route),
-        traffic=await _traffic(world, parsed),
+        deployments={d["metadata"]["name"]: surroundings.deployment(d) for d in deployments},
+        services=frozenset(s["metadata"]["name"] for s in services) - {key.name},
+        route=surroundings.shares(deployments) if by_servers else surroundings.weights(route),
+        by_servers=by_servers,
+        stable=stable,
+        has_budget=await surroundings.has_budget(world, key),
+        autoscaler=await surroundings.autoscaler(world, key),
+        loaded=await surroundings.loaded(world, parsed),
+        pods=world.settings.pods,
+        traffic=await surroundings.traffic(world, parsed),
         aliases=await world.ledger.aliases(registry_name(parsed)),
         url=world.url_of(namespace, key.name),
         tracking_uri=world.settings.tracking_uri,
@@ -97,44 +102,6 @@ async def model(world: World, key: Key) -> ModelSeen | None:
 def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
     typed = (parse(m) for m in found)
     return {r.metadata.name: r for r in typed if isinstance(r, ModelRevision)}
-
-
-def _deployment(manifest: Manifest) -> DeploymentSeen:
-    status = manifest.get("status") or {}
-    stuck: Manifest = next(
-        (c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {}
-    )
-    return DeploymentSeen(
-        name=manifest["metadata"]["name"],
-        revision=manifest["metadata"]["labels"][LABEL_REVISION],
-        replicas=manifest["spec"]["replicas"],
-        ready=status.get("readyReplicas", 0),
-        message=stuck.get("message", ""),
-    )
-
-
-def _weights(route: Manifest | None) -> dict[str, int] | None:
-    if route is None:
-        return None
-    return {b["name"]: b["weight"] for rule in route["spec"]["rules"] for b in rule["backendRefs"]}
-
-
-async def _traffic(world: World, parsed: ModelSpec) -> Counters | Unknown:
-    challenger = parsed.status.challenger
-    if challenger is None or challenger.stage not in ("Starting", "Canary"):
-        return {}
-    labels = {LABEL_MODEL: parsed.metadata.name, LABEL_REVISION: challenger.revision}
-    pods = await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
-    servers = [p for p in pods if "mainspring.dev/deployment" in p["metadata"]["labels"] and _is_ready(p)]
-    try:
-        return await world.telemetry.counters(servers)
-    except ClientError as error:
-        return Unknown(error.reason, error.message)
-
-
-def _is_ready(pod: Manifest) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions", ())
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 async def source(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refused:

@@ -322,7 +322,7 @@ def open_world(
         jobs_image=settings.jobs_image,
         server_image=settings.server_image,
         fetch_env=_fetch_env(settings),
-        server_env={_keys_variable(): _encoded(trusted)},
+        trusted_keys=_encoded(trusted),
     )
 
     async def close() -> None:
@@ -353,10 +353,6 @@ def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
     if settings.allowed_hosts:
         told["MAINSPRING_ALLOWED_HOSTS"] = ",".join(settings.allowed_hosts)
     return told
-
-
-def _keys_variable() -> str:
-    return "MAINSPRING_TRUSTED_KEYS"
 
 
 def _encoded(keys: list[bytes]) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from controller.api.meta import Manifest
 from controller.clients.git_types import GitRef, Head, TreeEntry
+from controller.plan.pods import PLAIN, PodSettings
 from controller.reconcile.kube import Kube
 from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.ports import RegistryPort
@@ -64,6 +65,8 @@ class Settings:
     """Local mode."""
     resync_s: float = 30.0
     """Longest time between two looks at an object even if nothing is heard, seconds."""
+    pods: PodSettings = PLAIN
+    """What pods are like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,164 @@
+"""What every pod on a cluster has, whatever it runs: the "restricted" Pod Security level and our own limits.
+
+Pure: turns the plain pod that `plan/manifests.py` builds into the one that a cluster gets.  Local mode runs the
+plain one, since images, users and limits do not exist there.  Nothing here can be changed by a ModelSpec but what
+`api/pods.py` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from controller.api.base import dump
+from controller.api.meta import Manifest
+from controller.api.pods import PodTemplate, Resources
+
+USER: Final = 65532
+"""User and group of every process."""
+RUNTIME_IMAGE: Final = "mainspring-runtime"
+"""Stands for our own image in a plain pod; local mode needs none."""
+JOBS_IMAGE: Final = "mainspring-jobs"
+"""Stands for the image of fetch, evaluate and, by default, of the training program."""
+REGISTRY_SECRET: Final = "mainspring-registry"  # noqa: S105 - the name of a Secret
+"""Secret of the namespace with `username` and `password`, or `token`, for the registry; may be absent."""
+REGISTRY_CREDENTIALS: Final = "/mainspring/credentials/registry"
+WITH_REGISTRY: Final = frozenset({"fetch", "evaluate", "fetch-model"})
+"""Containers that talk to the registry; no other gets its credentials."""
+SLEEP_S: Final = 5
+"""How long a server that is told to end is left alone first: endpoints need a moment to forget it."""
+GRACE_S: Final = 45
+"""Longest time between SIGTERM and SIGKILL of a server: preStop, 3 s of draining, 20 s for requests."""
+
+STEP: Final = Resources(requests={"cpu": "100m", "memory": "512Mi"}, limits={"memory": "4Gi"})
+TRAINING: Final = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "4Gi"})
+SERVER: Final = Resources(requests={"cpu": "100m", "memory": "512Mi"}, limits={"memory": "2Gi"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """The operator's settings for pods."""
+
+    hardened: bool = False
+    """True on a cluster."""
+    jobs_image: str = JOBS_IMAGE
+    """Image of fetch and evaluate, and of a training program that names none."""
+    server_image: str = RUNTIME_IMAGE
+    """Image of predict and of servers, where a revision has none pinned yet."""
+    pull_policy: str = "IfNotPresent"
+    """imagePullPolicy of all containers."""
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets of the model's namespace for pulling our own images."""
+    step: Resources = STEP
+    """Of our own containers of a training Job."""
+    training: Resources = TRAINING
+    """Of a training program that says nothing."""
+    server: Resources = SERVER
+    """Of a server whose ModelSpec says nothing."""
+    volume_limit: str = "20Gi"
+    """sizeLimit of each volume: what fills the disk is evicted."""
+    fetch_env: Mapping[str, str] = field(default_factory=dict)
+    """What `fetch` is told about the networks: allowed hosts, protocols."""
+    trusted_keys: str = ""
+    """Public keys (PEM) that may have signed what is served; `fetch-model` believes no other."""
+    keep_jobs_s: int = 86_400
+    """How long a Job whose result was taken in is kept, seconds."""
+
+
+PLAIN: Final = PodSettings()
+"""Pods as local mode runs them."""
+
+
+def harden(
+    pod: Manifest, settings: PodSettings, *, template: PodTemplate | None, main: Resources | None
+) -> Manifest:
+    """Build the pod that a cluster gets.
+
+    Args:
+        pod: spec of the plain pod.
+        settings: the operator's.
+        template: where people want it to run.
+        main: resources of `train` or `server`.
+    """
+    steps = pod.get("initContainers", [])
+    containers = pod["containers"]
+    names = [c["name"] for c in (*steps, *containers)]
+    volumes = [_bounded(v, settings) for v in pod["volumes"]]
+    # Each has its own: what fetch leaves in a common one would be read by the training.
+    volumes += [{"name": f"tmp-{n}", "emptyDir": {"sizeLimit": settings.volume_limit}} for n in names]
+    if WITH_REGISTRY & set(names):
+        secret = {"secretName": REGISTRY_SECRET, "optional": True, "defaultMode": 0o440}
+        volumes.append({"name": "registry-credentials", "secret": secret})
+    hardened = {
+        **pod,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(c, settings, main) for c in containers],
+        "volumes": volumes,
+    }
+    if steps:
+        hardened["initContainers"] = [_container(c, settings, main) for c in steps]
+    return {**hardened, **_placed(template, settings)}
+
+
+def _container(container: Manifest, settings: PodSettings, main: Resources | None) -> Manifest:
+    name = container["name"]
+    image = container["image"]
+    image = {JOBS_IMAGE: settings.jobs_image, RUNTIME_IMAGE: settings.server_image}.get(image, image)
+    env = [{"name": n, "value": v} for n, v in (("HOME", "/tmp"), ("TMPDIR", "/tmp"))]  # noqa: S108 - its own volume
+    env += [{"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"}]  # noqa: S108
+    told: Mapping[str, str] = settings.fetch_env if name == "fetch" else {}
+    if name == "fetch-model":
+        told = {"MAINSPRING_TRUSTED_KEYS": settings.trusted_keys}
+    env += [{"name": n, "value": v} for n, v in told.items()]
+    mounts = [*container.get("volumeMounts", []), {"name": f"tmp-{name}", "mountPath": "/tmp"}]  # noqa: S108
+    if name in WITH_REGISTRY:
+        mounts.append({"name": "registry-credentials", "mountPath": REGISTRY_CREDENTIALS, "readOnly": True})
+        env.append({"name": "MAINSPRING_REGISTRY_CREDENTIALS", "value": REGISTRY_CREDENTIALS})
+    default = {"train": settings.training, "server": settings.server}.get(name, settings.step)
+    wanted = (main or default) if name in ("train", "server") else settings.step
+    return {
+        **container,
+        "image": image,
+        "imagePullPolicy": settings.pull_policy,
+        "env": [*container.get("env", []), *env],
+        "volumeMounts": mounts,
+        "resources": {k: v for k, v in dump(wanted).items() if v},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _bounded(volume: Manifest, settings: PodSettings) -> Manifest:
+    if "emptyDir" not in volume:
+        return volume
+    return {**volume, "emptyDir": {**volume["emptyDir"], "sizeLimit": settings.volume_limit}}
+
+
+def _placed(template: PodTemplate | None, settings: PodSettings) -> dict[str, Any]:
+    wanted = dump(template) if template is not None else {}
+    secrets = [*wanted.get("imagePullSecrets", []), *({"name": n} for n in settings.pull_secrets)]
+    placed = {
+        "nodeSelector": wanted.get("nodeSelector"),
+        "tolerations": wanted.get("tolerations"),
+        "priorityClassName": wanted.get("priorityClassName"),
+        "imagePullSecrets": secrets,
+    }
+    return {k: v for k, v in placed.items() if v}
+
+
+FAILURE_POLICY: Final[Manifest] = {
+    "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+}
+"""A pod that Kubernetes itself took away ends its Job at once, and the Job says so: that costs no attempt."""

@@ -1,0 +1,249 @@
+"""The objects that serve a model: servers, Services, the route, the disruption budget, the autoscaler.
+
+Pure builders; which of them is wanted when is decided in `plan/rollout.py` and `plan/traffic.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from controller.api import reports
+from controller.api.base import dump
+from controller.api.gates import Serving
+from controller.api.hashes import digest as digest_of
+from controller.api.kinds import ModelSpec
+from controller.api.meta import (
+    ANNOTATION_COMMIT,
+    ANNOTATION_DIGEST,
+    API_VERSIONS,
+    FIELD_MANAGER,
+    GROUP,
+    LABEL_MANAGED_BY,
+    LABEL_MODEL,
+    Manifest,
+)
+from controller.api.pods import Autoscaling
+from controller.plan import naming, pods
+from controller.plan.manifests import ONE_THREAD, meta
+from controller.plan.pods import PLAIN, RUNTIME_IMAGE, PodSettings
+
+SERVER_PORT: Final = 8080
+LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
+"""On servers: the Deployment that they belong to."""
+LABEL_COMPONENT: Final = f"{GROUP}/component"
+"""`server` on pods that answer requests: what the Service of a model selects."""
+ANNOTATION_SERVE: Final = f"{GROUP}/serve"
+"""On Deployments: hash of what people chose about the servers; another one is a rolling change."""
+
+
+def deployment(
+    model: ModelSpec,
+    owner: Manifest,
+    *,
+    name: str,
+    revision: str,
+    run: str,
+    digest: str,
+    version: str,
+    commit: str,
+    tracking_uri: str,
+    replicas: int,
+    runtime: str = "",
+    settings: PodSettings = PLAIN,
+) -> Manifest:
+    """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
+    labels = naming.labels(model.metadata.name, revision)
+    pod_labels = {**labels, LABEL_DEPLOYMENT: name, LABEL_COMPONENT: "server"}
+    env = {
+        "MAINSPRING_MODEL": model.metadata.name,
+        "MAINSPRING_REVISION": revision,
+        "MAINSPRING_VERSION": version,
+        "MAINSPRING_COMMIT": commit,
+    }
+    pod, noted = _server_pod(run, digest, tracking_uri, env), {}
+    extra: Manifest = {}
+    if settings.hardened:
+        pod = _cluster_server(pod, model.spec.serving, settings, runtime)
+        noted = {ANNOTATION_SERVE: serve_digest(model.spec.serving)}
+        # A server is replaced only once its successor is ready: fewer than wanted never answer.
+        extra = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}
+    return {
+        "apiVersion": API_VERSIONS["Deployment"],
+        "kind": "Deployment",
+        "metadata": {
+            **meta(name, model.metadata.namespace, labels, owner),
+            "annotations": {ANNOTATION_DIGEST: digest, ANNOTATION_COMMIT: commit, **noted},
+        },
+        "spec": {
+            "replicas": replicas,
+            **extra,
+            "selector": {"matchLabels": {LABEL_DEPLOYMENT: name}},
+            "template": {"metadata": {"labels": pod_labels}, "spec": pod},
+        },
+    }
+
+
+def serve_digest(serving: Serving) -> str:
+    """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing."""
+    return digest_of({"recipe": 1, **marked_of(serving)})
+
+
+def marked_of(serving: Serving) -> dict[str, Any]:
+    """Pick the fields that stand in the pod template."""
+    return {"resources": _dumped(serving.resources), "template": _dumped(serving.template)}
+
+
+def _dumped(part: BaseModel | None) -> dict[str, Any] | None:
+    return dump(part) if part is not None else None
+
+
+def _cluster_server(pod: Manifest, serving: Serving, settings: PodSettings, runtime: str) -> Manifest:
+    server = pod["containers"][0]
+    probe = server["readinessProbe"]
+    server |= {
+        "env": [*server["env"], {"name": "MAINSPRING_HOST", "value": "0.0.0.0"}],  # noqa: S104 - the pod's own network
+        # Ready means: this very artifact is verified, loaded and has predicted.
+        "readinessProbe": {**probe, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 3},
+        "startupProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 600},
+        "livenessProbe": {
+            "httpGet": {"path": "/health/live", "port": SERVER_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "lifecycle": {"preStop": {"sleep": {"seconds": pods.SLEEP_S}}},
+    }
+    for container in (*pod["initContainers"], server):
+        container["image"] = runtime or container["image"]
+    built = pods.harden(pod, settings, template=serving.template, main=serving.resources)
+    return {**built, "terminationGracePeriodSeconds": pods.GRACE_S}
+
+
+def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]) -> Manifest:
+    artifact = f"{reports.ROOT}/artifact"
+    mount = {"name": "artifact", "mountPath": artifact}
+    fetch = ["python", "-m", "controller.serving.fetch_model", "--run", run, "--digest", digest, "--out", artifact]
+    serve = ["python", "-m", "controller.serving.server", "--model", f"{artifact}/model", "--digest", digest]
+    return {
+        "automountServiceAccountToken": False,
+        "initContainers": [
+            {
+                "name": "fetch-model",
+                "image": RUNTIME_IMAGE,
+                "command": fetch,
+                "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
+                "volumeMounts": [mount],
+            }
+        ],
+        "containers": [
+            {
+                "name": "server",
+                "image": RUNTIME_IMAGE,
+                "command": serve,
+                "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
+                "ports": [{"name": "http", "containerPort": SERVER_PORT}],
+                "readinessProbe": {"httpGet": {"path": "/health/ready", "port": SERVER_PORT}},
+                "volumeMounts": [{**mount, "readOnly": True}],
+            }
+        ],
+        "volumes": [{"name": "artifact", "emptyDir": {}}],
+    }
+
+
+def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> Manifest:
+    """Build the Service of one revision's servers; it has their Deployment's name."""
+    return {
+        "apiVersion": API_VERSIONS["Service"],
+        "kind": "Service",
+        "metadata": meta(name, model.metadata.namespace, naming.labels(model.metadata.name, revision), owner),
+        "spec": {
+            "selector": {LABEL_DEPLOYMENT: name},
+            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
+        },
+    }
+
+
+def stable_service(model: ModelSpec, owner: Manifest, selector: Mapping[str, str]) -> Manifest:
+    """Build the Service of the model: it has the model's name, and outlives every revision."""
+    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
+    return {
+        "apiVersion": API_VERSIONS["Service"],
+        "kind": "Service",
+        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "spec": {
+            "selector": dict(selector),
+            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
+        },
+    }
+
+
+def budget(model: ModelSpec, owner: Manifest) -> Manifest:
+    """Build the disruption budget of the model's servers: nodes are drained one server at a time."""
+    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
+    return {
+        "apiVersion": API_VERSIONS["PodDisruptionBudget"],
+        "kind": "PodDisruptionBudget",
+        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": all_servers(model.metadata.name)}},
+    }
+
+
+def autoscaler(model: ModelSpec, owner: Manifest, name: str, least: int, most: int) -> Manifest:
+    """Build the autoscaler of the champion's Deployment; `least` and `most` are equal while it is held still."""
+    rule = model.spec.serving.autoscaling or Autoscaling()
+    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
+    target = {"type": "Utilization", "averageUtilization": rule.target}
+    return {
+        "apiVersion": API_VERSIONS["HorizontalPodAutoscaler"],
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": API_VERSIONS["Deployment"], "kind": "Deployment", "name": name},
+            "minReplicas": least,
+            "maxReplicas": most,
+            "metrics": [{"type": "Resource", "resource": {"name": rule.metric, "target": target}}],
+        },
+    }
+
+
+def all_servers(model: str) -> dict[str, str]:
+    """Select every server of a model, of whichever revision."""
+    return {LABEL_MODEL: model, LABEL_COMPONENT: "server"}
+
+
+def servers_of(deployment: str) -> dict[str, str]:
+    """Select the servers of one Deployment."""
+    return {LABEL_DEPLOYMENT: deployment}
+
+
+def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Manifest:
+    """Build the route of a model: percent of the requests by Service name; the percents sum to 100."""
+    assert sum(weights.values()) == 100, f"weights must sum to 100, not {dict(weights)}"
+    labels = {LABEL_MODEL: model.metadata.name}
+    return {
+        "apiVersion": API_VERSIONS["HTTPRoute"],
+        "kind": "HTTPRoute",
+        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "spec": {
+            **_attached(model),
+            "rules": [
+                {
+                    "backendRefs": [
+                        {"name": name, "port": SERVER_PORT, "weight": weight} for name, weight in weights.items()
+                    ]
+                }
+            ],
+        },
+    }
+
+
+def _attached(model: ModelSpec) -> Manifest:
+    """Attach the route to the Gateways that the ModelSpec names; local mode's router needs none."""
+    wanted = model.spec.serving.route
+    if wanted is None:
+        return {}
+    names = {"hostnames": list(wanted.hostnames)} if wanted.hostnames else {}
+    return {"parentRefs": [dump(g) for g in wanted.gateway_refs], **names}

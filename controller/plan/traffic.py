@@ -1,0 +1,237 @@
+"""Brings servers up and splits the requests among them, by one of two means.
+
+A route splits by exact weights: local mode's router, or the Gateway API where `serving.route` is given.
+Otherwise whole servers split them: the Service of the model selects all of its servers, so that k of a challenger
+beside n of the champion get k / (n + k).  Requests only ever reach servers that are ready, and the champion keeps
+all of its servers until another one has its place.
+"""
+
+from __future__ import annotations
+
+from controller.api.meta import Key
+from controller.api.pods import challengers, reachable
+from controller.plan import servers as objects
+from controller.plan.actions import ApplyManifest, DeleteManifest, SetAlias, SetWeights
+from controller.plan.observed import DeploymentSeen
+from controller.plan.revision import registry_name
+from controller.plan.round import Round, Served
+from controller.plan.verdict import Cause, Unknown
+
+
+def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = None) -> None:
+    """Ask for the Deployment and the Service of a revision where they are missing or differ from what is wanted.
+
+    Args:
+        r: the round.
+        served: the revision.
+        why: the cause, if the Deployment is missing.
+        replicas: how many servers; None: as many as the champion has.
+    """
+    name, found = served.deployment, r.seen.deployments.get(served.deployment)
+    wanted = champion_size(r, found) if replicas is None else replicas
+    changed = _change(r, served, found, wanted)
+    if found is None or changed is not None:
+        built = objects.deployment(
+            r.model,
+            r.seen.manifest,
+            name=name,
+            revision=served.revision,
+            run=served.run,
+            digest=served.digest,
+            version=served.version,
+            commit=served.commit,
+            tracking_uri=r.seen.tracking_uri,
+            replicas=wanted,
+            runtime=served.runtime,
+            settings=r.seen.pods,
+        )
+        r.actions.append(ApplyManifest(manifest=built, why=changed or why))
+    if name not in r.seen.services:
+        why = Cause("ServiceMissing", f"the servers of {served.revision} need one to be reached by")
+        service = objects.service(r.model, r.seen.manifest, name=name, revision=served.revision)
+        r.actions.append(ApplyManifest(manifest=service, why=why))
+
+
+def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int) -> Cause | None:
+    """Say in what the Deployment differs from what is wanted; None when in nothing."""
+    if found is None:
+        return None
+    if found.replicas != wanted:
+        asked = "minReplicas asks for" if wanted == r.model.spec.serving.min_replicas else "its share takes"
+        return Cause("ReplicasChanged", f"{found.name} has {found.replicas} servers, {asked} {wanted}")
+    if not r.seen.pods.hardened:
+        return None
+    if found.serve != objects.serve_digest(r.model.spec.serving):
+        return Cause("ServersChanged", f"resources or nodes of {found.name} changed: one by one is replaced")
+    image = served.runtime or r.seen.pods.server_image
+    if found.image and found.image != image:
+        return Cause("ImageRestored", f"{found.name} was given image {found.image}; {image} is what was judged")
+    return None
+
+
+def champion_size(r: Round, found: DeploymentSeen | None) -> int:
+    """Say how many servers the champion has: minReplicas, or what the autoscaler made of it."""
+    serving = r.model.spec.serving
+    if serving.max_replicas is None or r.seen.local or found is None:
+        return serving.min_replicas
+    return min(max(found.replicas, serving.min_replicas), serving.max_replicas)
+
+
+def champions(r: Round) -> int:
+    """Count the servers that the champion is to have now."""
+    return champion_size(r, r.seen.deployments.get(r.champion.deployment) if r.champion else None)
+
+
+def size_of(r: Round, target: Served) -> int:
+    """Say with how many servers a revision is brought up: where servers split the requests, its share decides."""
+    serving, current = r.model.spec.serving, r.status.challenger
+    returns = r.ledger is not None and target.revision in r.ledger.promoted
+    if not r.seen.by_servers or r.champion is None or r.champion.revision == target.revision or returns:
+        return serving.min_replicas
+    in_canary = current is not None and current.revision == target.revision and current.stage == "Canary"
+    weight = current.weight if current is not None and in_canary else serving.canary.step_weights[0]
+    return challengers(champions(r), weight)
+
+
+def servers_for(r: Round, weight: int) -> int:
+    """Say how many ready servers a step needs where servers split the requests; 0 where a route does."""
+    return challengers(champions(r), weight) if r.seen.by_servers and weight else 0
+
+
+def settle(r: Round, challenger: Served | None, weight: int, why: Cause) -> None:
+    """Ask for the champion's share and the challenger's, only to servers that are ready.
+
+    Where servers split the requests, a share is a number of servers; that of a challenger which is not wanted any
+    more ends in `clean_up`.
+    """
+    champion = r.champion
+    if r.seen.by_servers:
+        if champion is not None and challenger is not None and weight:
+            ensure_servers(r, challenger, why, challengers(champions(r), weight))
+        return
+    if champion is None or not is_ready(r, champion):
+        return
+    wanted = {champion.deployment: 100 - weight}
+    if challenger is not None and weight:
+        wanted[challenger.deployment] = weight
+    if r.seen.route != wanted:
+        r.actions.append(
+            SetWeights(manifest=objects.route(r.model, r.seen.manifest, wanted), weights=wanted, why=why)
+        )
+
+
+def falls_short(r: Round, target: Served, weight: int) -> bool:
+    """Tell whether a challenger gets less than its share though it could have it."""
+    if r.seen.by_servers or r.champion is None or not is_ready(r, r.champion):
+        return False
+    return (r.seen.route or {}).get(target.deployment, 0) < weight
+
+
+def stands_at(r: Round, target: Served, weight: int) -> bool:
+    """Tell whether the traffic already is as a step of this weight wants it."""
+    if not r.seen.by_servers:
+        return (r.seen.route or {}).get(target.deployment, 0) == weight
+    found = r.seen.deployments.get(target.deployment)
+    return found is not None and found.replicas == challengers(champions(r), weight)
+
+
+def in_words(r: Round, weight: int) -> str:
+    """Say which share whole servers really give; empty where a route gives the exact one."""
+    if not r.seen.by_servers:
+        return ""
+    count, beside = challengers(champions(r), weight), champions(r)
+    return f" ({count} of {count + beside} servers, {reachable(beside, weight)}%)"
+
+
+def is_ready(r: Round, served: Served) -> bool:
+    """Tell whether at least one server of a revision is ready."""
+    found = r.seen.deployments.get(served.deployment)
+    return found is not None and found.ready > 0
+
+
+def clean_up(r: Round) -> None:
+    """Delete servers that neither serve nor are about to; only once the traffic has let go of them."""
+    if r.champion is None and r.ledger is None:
+        return  # Who is champion is not known: any of them may be.
+    keep = {r.champion.deployment} if r.champion else set()
+    coming = r.served(r.rolling) if r.rolling else None
+    if coming is not None:
+        keep.add(coming.deployment)
+    namespace = r.model.metadata.namespace
+    for name in sorted(set(r.seen.deployments) | r.seen.services):
+        if name in keep or _still_needed(r, name):
+            continue
+        why = Cause("NotServing", f"{name.rpartition('-')[0]} gets no requests")
+        present = [("Deployment", name in r.seen.deployments), ("Service", name in r.seen.services)]
+        for kind in (kind for kind, there in present if there):
+            r.actions.append(DeleteManifest(key=Key(kind, namespace, name), uid=None, why=why))
+
+
+def _still_needed(r: Round, name: str) -> bool:
+    """Tell whether servers that are not wanted any more must go on answering for a while."""
+    if not r.seen.by_servers:
+        return (r.seen.route or {}).get(name, 0) > 0
+    found, champion = r.seen.deployments.get(name), r.champion
+    if found is None or champion is None or found.ready == 0:
+        return False
+    present = r.seen.deployments.get(champion.deployment)
+    ready = present.ready if present is not None else 0
+    previous = r.status.previous
+    given_back = previous is not None and previous.revision == found.revision and previous.verdict != "Rejected"
+    return ready < (1 if given_back else champions(r))
+
+
+def support(r: Round) -> None:
+    """Ask for what stands beside the servers on a cluster: the model's Service, its budget, its autoscaler."""
+    champion = r.champion
+    if champion is None or r.seen.local:
+        return
+    by_all = objects.all_servers(r.model.metadata.name)
+    selector = by_all if r.seen.by_servers else objects.servers_of(champion.deployment)
+    if r.seen.stable is None or (r.seen.stable != selector and is_ready(r, champion)):
+        why = Cause("Stable", f"{r.model.metadata.name} is reached by one name, whoever is champion")
+        built = objects.stable_service(r.model, r.seen.manifest, selector)
+        r.actions.append(ApplyManifest(manifest=built, why=why))
+    if not r.seen.has_budget:
+        why = Cause("BudgetMissing", "nodes are drained one server at a time")
+        r.actions.append(ApplyManifest(manifest=objects.budget(r.model, r.seen.manifest), why=why))
+    _autoscale(r, champion)
+
+
+def _autoscale(r: Round, champion: Served) -> None:
+    """Keep the autoscaler on the champion, and still while whole servers split the requests."""
+    serving, key = (
+        r.model.spec.serving,
+        Key("HorizontalPodAutoscaler", r.model.metadata.namespace, r.model.metadata.name),
+    )
+    if serving.max_replicas is None:
+        if r.seen.autoscaler is not None:
+            why = Cause("NotAutoscaled", "serving.maxReplicas is not set any more")
+            r.actions.append(DeleteManifest(key=key, uid=None, why=why))
+        return
+    still = r.seen.by_servers and bool(r.rolling)
+    least, most = (champions(r), champions(r)) if still else (serving.min_replicas, serving.max_replicas)
+    target = serving.autoscaling.target if serving.autoscaling else 70
+    if r.seen.autoscaler != (champion.deployment, least, most, target):
+        reason = "held still while servers split the requests" if still else f"from {least} to {most} servers"
+        built = objects.autoscaler(r.model, r.seen.manifest, champion.deployment, least, most)
+        r.actions.append(ApplyManifest(manifest=built, why=Cause("Autoscaled", reason)))
+
+
+def point_alias(r: Round) -> None:
+    """Point the registry's alias at the champion: last of all, since it is output only and must hinder nothing."""
+    champion = r.champion
+    if champion is None:
+        return
+    aliases, name = r.seen.aliases, f"{r.environment}-champion"
+    if not isinstance(aliases, Unknown) and champion.version and aliases.get(name) != champion.version:
+        was = aliases.get(name)
+        message = f"version {champion.version} serves; the alias named {f'version {was}' if was else 'none'}"
+        r.actions.append(
+            SetAlias(
+                registry_name=registry_name(r.model),
+                alias=name,
+                version=champion.version,
+                why=Cause("ChampionMoved", message),
+            )
+        )
