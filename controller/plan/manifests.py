@@ -106,16 +106,7 @@ def training_job(
     containers = [_step(s, revision, tracking_uri, evaluate_only) for s in steps]
     volumes = sorted({v for s in steps for v in _MOUNTS[s]})
     labels = naming.labels(spec.model, revision.metadata.name)
-    pod: Manifest = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "initContainers": containers[:-1],
-        "containers": containers[-1:],
-        "volumes": [
-            *({"name": v, "emptyDir": {}} for v in volumes),
-            {"name": "tasks", "configMap": {"name": name}},
-        ],
-    }
+    pod = _plain_job(name, containers, volumes)
     limits: Manifest = {}
     if settings.hardened:
         limits = {"podFailurePolicy": pods.FAILURE_POLICY, "podReplacementPolicy": "Failed"}
@@ -132,6 +123,17 @@ def training_job(
             **limits,
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
+    }
+
+
+def _plain_job(name: str, containers: list[Manifest], volumes: list[str]) -> Manifest:
+    empty: list[Manifest] = [{"name": v, "emptyDir": {}} for v in volumes]
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "initContainers": containers[:-1],
+        "containers": containers[-1:],
+        "volumes": [*empty, {"name": "tasks", "configMap": {"name": name}}],
     }
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from controller.api.crd import schema_of
 from controller.api.kinds import KINDS, parse
+from controller.api.pods import reachable
 from controller.api.validation import check_text
-from controller.api.validation_hints import reachable
 from controller.api.validation_words import PATTERNS
 
 GOOD = """\
