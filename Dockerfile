@@ -57,7 +57,7 @@ ENV PATH=/opt/mainspring/bin:/usr/local/bin:/usr/bin:/bin \
 # ssh refuses to run for a user without a name.
 RUN echo 'mainspring:x:65532:65532:mainspring:/tmp:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'mainspring:x:65532:' >> /etc/group
-      org.opencontainers.image.licenses="Apache-2.0" \
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.vendor="Mainspring" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from controller.api.kinds import ModelSpec
 from controller.api.meta import LABEL_MODEL, LABEL_REVISION, Key, Manifest
 from controller.clients.errors import ClientError
+from controller.clients.redact import redact
 from controller.plan.observed import Counters, DeploymentSeen
 from controller.plan.servers import ANNOTATION_SERVE, LABEL_COMPONENT, LABEL_DEPLOYMENT
 from controller.plan.verdict import Unknown
@@ -26,7 +27,7 @@ def deployment(manifest: Manifest) -> DeploymentSeen:
         revision=manifest["metadata"]["labels"][LABEL_REVISION],
         replicas=manifest["spec"]["replicas"],
         ready=status.get("readyReplicas", 0),
-        message=stuck.get("message", ""),
+        message=redact(str(stuck.get("message", ""))),
         serve=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_SERVE, ""),
         image=manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""),
     )
