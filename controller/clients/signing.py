@@ -136,6 +136,11 @@ class Verifier:
         )
 
 
+def public_text(keys: Iterable[bytes]) -> str:
+    """Write public keys, 32 raw bytes each, in one line: base64, with commas between them."""
+    return ",".join(base64.b64encode(key).decode() for key in keys)
+
+
 def read_public_pem(pem: str) -> bytes:
     """Read a public key in PEM as its 32 raw bytes.
 

@@ -6,7 +6,6 @@ Killed at any moment it leaves jobs and servers running; started again it adopts
 from __future__ import annotations
 
 import asyncio
-import base64
 import fcntl
 import logging
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from controller.clients.errors import Denied
+from controller.clients.signing import public_text
 from controller.local.mlflow_server import MlflowServer
 from controller.local.runner import Runner
 from controller.local.runner_machine import OUTPUT_BYTES
@@ -61,7 +61,7 @@ class LocalMode:
         env = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
         # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
         fetch = {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}
-        trusted = {KEYS_ENV: ",".join(base64.b64encode(key).decode() for key in trusted_keys(where))}
+        trusted = {KEYS_ENV: public_text(trusted_keys(where))}
         step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}, "fetch-model": trusted}
         most = output_limit(os.environ)
         runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port, output_bytes=most)

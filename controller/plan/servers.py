@@ -6,9 +6,7 @@ Pure builders; which of them is wanted when is decided in `plan/rollout.py` and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
-
-from pydantic import BaseModel
+from typing import Final
 
 from controller.api import reports
 from controller.api.base import dump
@@ -88,16 +86,8 @@ def deployment(
 
 def serve_digest(serving: Serving) -> str:
     """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing."""
-    return digest_of({"recipe": 1, **marked_of(serving)})
-
-
-def marked_of(serving: Serving) -> dict[str, Any]:
-    """Pick the fields that stand in the pod template."""
-    return {"resources": _dumped(serving.resources), "template": _dumped(serving.template)}
-
-
-def _dumped(part: BaseModel | None) -> dict[str, Any] | None:
-    return dump(part) if part is not None else None
+    chosen = {"resources": serving.resources, "template": serving.template}
+    return digest_of({"recipe": 1, **{k: dump(part) if part is not None else None for k, part in chosen.items()}})
 
 
 def _cluster_server(pod: Manifest, serving: Serving, settings: PodSettings, runtime: str) -> Manifest:
@@ -168,11 +158,10 @@ def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> M
 
 def stable_service(model: ModelSpec, owner: Manifest, selector: Mapping[str, str]) -> Manifest:
     """Build the Service of the model: it has the model's name, and outlives every revision."""
-    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
     return {
         "apiVersion": API_VERSIONS["Service"],
         "kind": "Service",
-        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "metadata": _beside(model, owner),
         "spec": {
             "selector": dict(selector),
             "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
@@ -182,11 +171,10 @@ def stable_service(model: ModelSpec, owner: Manifest, selector: Mapping[str, str
 
 def budget(model: ModelSpec, owner: Manifest) -> Manifest:
     """Build the disruption budget of the model's servers: nodes are drained one server at a time."""
-    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
     return {
         "apiVersion": API_VERSIONS["PodDisruptionBudget"],
         "kind": "PodDisruptionBudget",
-        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "metadata": _beside(model, owner),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": all_servers(model.metadata.name)}},
     }
 
@@ -194,12 +182,11 @@ def budget(model: ModelSpec, owner: Manifest) -> Manifest:
 def autoscaler(model: ModelSpec, owner: Manifest, name: str, least: int, most: int) -> Manifest:
     """Build the autoscaler of the champion's Deployment; `least` and `most` are equal while it is held still."""
     rule = model.spec.serving.autoscaling or Autoscaling()
-    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
     target = {"type": "Utilization", "averageUtilization": rule.target}
     return {
         "apiVersion": API_VERSIONS["HorizontalPodAutoscaler"],
         "kind": "HorizontalPodAutoscaler",
-        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "metadata": _beside(model, owner),
         "spec": {
             "scaleTargetRef": {"apiVersion": API_VERSIONS["Deployment"], "kind": "Deployment", "name": name},
             "minReplicas": least,
@@ -207,6 +194,12 @@ def autoscaler(model: ModelSpec, owner: Manifest, name: str, least: int, most: i
             "metrics": [{"type": "Resource", "resource": {"name": rule.metric, "target": target}}],
         },
     }
+
+
+def _beside(model: ModelSpec, owner: Manifest) -> Manifest:
+    """Build the metadata of what there is one of: it has the model's name, and outlives every revision."""
+    labels = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model.metadata.name}
+    return meta(model.metadata.name, model.metadata.namespace, labels, owner)
 
 
 def all_servers(model: str) -> dict[str, str]:

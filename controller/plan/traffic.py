@@ -9,7 +9,7 @@ all of its servers until another one has its place.
 from __future__ import annotations
 
 from controller.api.meta import Key
-from controller.api.pods import challengers, reachable
+from controller.api.pods import Autoscaling, challengers, reachable
 from controller.plan import servers as objects
 from controller.plan.actions import ApplyManifest, DeleteManifest, SetAlias, SetWeights
 from controller.plan.observed import DeploymentSeen
@@ -211,7 +211,7 @@ def _autoscale(r: Round, champion: Served) -> None:
         return
     still = r.seen.by_servers and bool(r.rolling)
     least, most = (champions(r), champions(r)) if still else (serving.min_replicas, serving.max_replicas)
-    target = serving.autoscaling.target if serving.autoscaling else 70
+    target = (serving.autoscaling or Autoscaling()).target
     if r.seen.autoscaler != (champion.deployment, least, most, target):
         reason = "held still while servers split the requests" if still else f"from {least} to {most} servers"
         built = objects.autoscaler(r.model, r.seen.manifest, champion.deployment, least, most)

@@ -301,7 +301,7 @@ def open_world(
     """
     from controller.clients.git import GitPolicy, Mirrors
     from controller.clients.registry import Registry
-    from controller.clients.signing import Signer, Verifier, read_public_pem
+    from controller.clients.signing import Signer, Verifier, public_text, read_public_pem
     from controller.clients.telemetry import Telemetry
     from controller.plan.pods import PodSettings
     from controller.reconcile.ledger import LedgerBook
@@ -322,7 +322,7 @@ def open_world(
         jobs_image=settings.jobs_image,
         server_image=settings.server_image,
         fetch_env=_fetch_env(settings),
-        trusted_keys=_encoded(trusted),
+        trusted_keys=public_text(trusted),
     )
 
     async def close() -> None:
@@ -353,12 +353,6 @@ def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
     if settings.allowed_hosts:
         told["MAINSPRING_ALLOWED_HOSTS"] = ",".join(settings.allowed_hosts)
     return told
-
-
-def _encoded(keys: list[bytes]) -> str:
-    import base64
-
-    return ",".join(base64.b64encode(key).decode() for key in keys)
 
 
 def _now() -> datetime:
