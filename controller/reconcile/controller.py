@@ -9,7 +9,15 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
-from controller.api.meta import LABEL_MODEL, LABEL_REPOSITORY, LABEL_REVISION, Key, Manifest, key_of
+from controller.api.meta import (
+    LABEL_JOB_NAME,
+    LABEL_MODEL,
+    LABEL_REPOSITORY,
+    LABEL_REVISION,
+    Key,
+    Manifest,
+    key_of,
+)
 from controller.clients.errors import ClientError
 from controller.reconcile.queue import Queue
 from controller.reconcile.reconciler import reconcile
@@ -58,8 +66,8 @@ def owners(manifest: Manifest) -> Iterator[Key]:
         wanted = ((manifest.get("status") or {}).get("source") or {}).get("wanted")
         if wanted:
             yield Key("ModelRevision", namespace, wanted)
-    elif kind == "Job":
+    elif kind == "Job" or (kind == "Pod" and LABEL_JOB_NAME in labels):
         if LABEL_REVISION in labels:
             yield Key("ModelRevision", namespace, labels[LABEL_REVISION])
-    elif kind in ("ModelRevision", "Deployment", "HTTPRoute") and LABEL_MODEL in labels:
+    elif kind in ("ModelRevision", "Deployment", "HTTPRoute", "Pod") and LABEL_MODEL in labels:
         yield Key("ModelSpec", namespace, labels[LABEL_MODEL])

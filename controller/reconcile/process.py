@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Final
 import httpx
 
 from controller import __version__
-from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest
+from controller.api.meta import Manifest
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.kube import KubeClient
 from controller.clients.kube_errors import Act
@@ -61,16 +61,6 @@ class CountedRest(KubeRest):
         finally:
             self.count(act.verb, act.resource.kind, code)
         return answer
-
-
-def turn(manifest: Manifest) -> Iterator[Key]:
-    """Name the objects whose turn it is when this one changed; a Job's pods are their revision's."""
-    yield from owners(manifest)
-    if manifest["kind"] == "Pod":
-        labels = manifest["metadata"].get("labels") or {}
-        kind, label = ("ModelRevision", LABEL_REVISION) if LABEL_JOB_NAME in labels else ("ModelSpec", LABEL_MODEL)
-        if label in labels:
-            yield Key(kind, manifest["metadata"].get("namespace", "default"), labels[label])
 
 
 class Operator:
@@ -264,7 +254,7 @@ class Operator:
 
     def _add(self, manifest: Manifest) -> None:
         if self.pulse.leading:
-            for key in turn(manifest):
+            for key in owners(manifest):
                 self.queue.add(key)
 
     def _from_thread(self, loop: asyncio.AbstractEventLoop, kind: str | None, manifest: Manifest) -> None:
