@@ -60,7 +60,8 @@ class Checked:
     """The answer on one file.
 
     `documents` is empty if there are problems. `names` has (kind, name) of every object that could be recognised,
-    wrong ones too, so that a sync keeps what it cannot read. `skipped` says why a file holds nothing of ours.
+    wrong ones too, so that a sync keeps what it cannot read. `skipped` says why a file holds nothing of ours;
+    `unreadable` says that this is only because it cannot be read, so what it once held may still be meant.
     """
 
     documents: tuple[CheckedDocument, ...] = ()
@@ -68,6 +69,7 @@ class Checked:
     warnings: tuple[Problem, ...] = ()
     names: tuple[tuple[str, str], ...] = ()
     skipped: str | None = None
+    unreadable: bool = False
 
 
 def check_text(text: bytes, file: str) -> Checked:
@@ -75,7 +77,8 @@ def check_text(text: bytes, file: str) -> Checked:
     parsed = read(text)
     if parsed.problems and not _MENTIONS_US.search(text[:1_048_576].replace(b"\0", b"")):
         first = parsed.problems[0]
-        return Checked(skipped=f"names nothing of Mainspring (line {first.line}: {first.message})")
+        reason = f"names nothing of Mainspring (line {first.line}: {first.message})"
+        return Checked(skipped=reason, unreadable=True)
     if not parsed.problems and not parsed.documents:
         return Checked(skipped="no document")
     check = _Check(file)

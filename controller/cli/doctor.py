@@ -209,8 +209,9 @@ async def lease_finding(cluster: Cluster, now: datetime) -> Finding:
             return Finding(
                 True, "operator", f"{holder} holds the Lease in namespace {lease['metadata']['namespace']}"
             )
-    where = leases[0]["metadata"]["namespace"]
-    holder = holding(leases[0], now)[0] or "nobody"
+    last = max(leases, key=lambda lease: str((lease.get("spec") or {}).get("renewTime") or ""))
+    where = last["metadata"]["namespace"]
+    holder = holding(last, now)[0] or "nobody"
     todo = f"kubectl -n {where} get pods, then kubectl -n {where} logs deployment/mainspring"
     return Finding(False, "operator", f"the Lease in namespace {where} has expired; {holder} held it last", todo)
 

@@ -54,12 +54,13 @@ def plan_repository(seen: RepositorySeen, now: datetime) -> RepositoryPlan:  # n
 
 
 def _sync(seen: RepositorySeen, repository: ModelRepository, status: ModelRepositoryStatus) -> RepositoryPlan:
-    wanted, problems = _collect(seen)
     mine = [
         o
         for o in seen.objects
         if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) == repository.metadata.name
     ]
+    wanted, problems = _collect(seen)
+    problems += _broken(seen, mine)
     actions: list[Action] = []
     by_name = {o["metadata"]["name"]: o for o in seen.objects}
     for name, (file, manifest) in sorted(wanted.items()):
@@ -132,6 +133,23 @@ def _collect(seen: RepositorySeen) -> tuple[dict[str, tuple[str, Manifest]], lis
     return wanted, problems
 
 
+def _broken(seen: RepositorySeen, mine: list[Manifest]) -> list[FileProblem]:
+    """Report files that held one of our objects and can no longer be read; others are none of our business."""
+    problems = []
+    for file, checked in seen.files:
+        held = sorted(o["metadata"]["name"] for o in mine if _source_file(o) == file) if checked.unreadable else []
+        if held:
+            names = ", ".join(held[:5])
+            text = f"{checked.skipped}; ModelSpec {names} came from it and stays as it is: mend or delete the file"
+            problems.append(FileProblem(file=file, severity="Error", message=text))
+    return problems
+
+
+def _source_file(present: Manifest) -> str | None:
+    file: str | None = present["metadata"].get("annotations", {}).get(ANNOTATION_SOURCE_FILE)
+    return file
+
+
 def _apply(
     seen: RepositorySeen, repository: ModelRepository, file: str, manifest: Manifest, present: Manifest | None
 ) -> Action | None:
@@ -186,7 +204,7 @@ def _prune(
         for o in mine
         if o["metadata"]["name"] not in wanted
         and o["metadata"]["name"] not in named
-        and o["metadata"].get("annotations", {}).get(ANNOTATION_SOURCE_FILE) not in unread
+        and _source_file(o) not in unread
         and o["metadata"].get("annotations", {}).get(ANNOTATION_PRUNE) != "disabled"
     ]
     share = 100 * len(doomed) / len(mine) if mine else 0.0

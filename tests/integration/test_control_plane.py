@@ -16,8 +16,9 @@ def test_it_is_the_kubernetes_that_was_pinned(control_plane):
 def test_it_knows_our_kinds_and_routes_and_lists_them_at_once(control_plane):
     groups = control_plane.request("GET", "/apis")["groups"]
     assert {"mainspring.dev", "gateway.networking.k8s.io"} <= {group["name"] for group in groups}
-    assert control_plane.request("GET", "/apis/mainspring.dev/v1alpha1/modelspecs")["items"] == []
-    assert control_plane.request("GET", "/apis/gateway.networking.k8s.io/v1/httproutes")["items"] == []
+    ours = control_plane.request("GET", "/apis/mainspring.dev/v1alpha1/modelspecs")
+    assert ours["kind"] == "ModelSpecList"
+    assert control_plane.request("GET", "/apis/gateway.networking.k8s.io/v1/httproutes")["kind"] == "HTTPRouteList"
 
 
 def test_its_controllers_make_pods_for_a_job(control_plane, namespace):

@@ -111,6 +111,21 @@ async def a_bad_file(s: HardSimulation) -> None:
     assert 'did you mean "gates"' in message
 
 
+async def a_file_becomes_unreadable_and_names_nothing_of_ours(s: HardSimulation) -> None:
+    await begin(s, "bikes", "taxis")
+    s.git.commit("A bad merge", {"envs/taxis.yaml": b"a: [1\n<<<<<<< HEAD\n", "envs/chart.yaml": b"{{- if .x }}"})
+    await s.run(10)
+    assert await models(s) == ["bikes", "taxis"], "what cannot be read is not gone"
+    reason, message = await said(s)
+    assert reason == "InvalidFile"
+    assert "1 of 3 files were not applied; envs/taxis.yaml: names nothing of Mainspring (line " in message
+    assert message.endswith("ModelSpec taxis came from it and stays as it is: mend or delete the file")
+    s.git.commit("No taxis", {"envs/taxis.yaml": None})
+    await s.run(10)
+    assert await models(s) == ["bikes"]
+    assert (await said(s))[0] == "Succeeded"
+
+
 async def an_object_moves_into_a_file_that_cannot_be_read(s: HardSimulation) -> None:
     await begin(s, "bikes", "taxis", "boats")
     s.git.commit(
@@ -183,6 +198,7 @@ STORIES: tuple[Callable[[HardSimulation], Coroutine[Any, Any, None]], ...] = (
     too_much_would_be_deleted,
     an_object_is_protected,
     a_bad_file,
+    a_file_becomes_unreadable_and_names_nothing_of_ours,
     an_object_moves_into_a_file_that_cannot_be_read,
     two_files_with_one_name,
     an_object_is_edited_by_hand,
