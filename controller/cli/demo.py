@@ -50,6 +50,7 @@ class Stage:
     traffic: Traffic
     view: View
     say: Say
+    limit_s: float = STEP_LIMIT_S
 
     async def until(self, what: str, ready: Callable[[Manifest], bool]) -> Manifest:
         """Wait until the ModelSpec is as wanted, telling what it says meanwhile.
@@ -57,7 +58,7 @@ class Stage:
         Raises:
             Failure: it is not within the limit, or the controller ended.
         """
-        end = time.monotonic() + STEP_LIMIT_S
+        end = time.monotonic() + self.limit_s
         told = ""
         while time.monotonic() < end:
             self.operator.check()
@@ -67,7 +68,7 @@ class Stage:
                 if ready(model):
                     return model
             await asyncio.sleep(POLL_S)
-        raise Failure(f"waited {STEP_LIMIT_S:.0f} s for: {what}; last was: {told or 'nothing'}")
+        raise Failure(f"waited {self.limit_s:.0f} s for: {what}; last was: {told or 'nothing'}")
 
     def _tell(self, model: Manifest, told: str) -> str:
         ready = condition(model, "Ready")
@@ -191,7 +192,7 @@ async def kill_controller(s: Stage) -> str:
 
 async def _training(s: Stage, revision: str) -> None:
     """Wait until the training program itself runs."""
-    end = time.monotonic() + STEP_LIMIT_S
+    end = time.monotonic() + s.limit_s
     while time.monotonic() < end:
         for pod in await s.view.list("Pod"):
             if pod["metadata"]["labels"].get(LABEL_REVISION) != revision:
@@ -200,7 +201,7 @@ async def _training(s: Stage, revision: str) -> None:
                 if status["name"] == "train" and "running" in status["state"]:
                     return
         await asyncio.sleep(POLL_S)
-    raise Failure(f"the training of {revision} did not start within {STEP_LIMIT_S:.0f} s")
+    raise Failure(f"the training of {revision} did not start within {s.limit_s:.0f} s")
 
 
 STEPS: tuple[tuple[str, Callable[[Stage], Awaitable[str]]], ...] = (

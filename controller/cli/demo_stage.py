@@ -134,6 +134,8 @@ class Traffic:
     """Requests to the served model, all the time; counts answers by revision."""
 
     rows: list[dict[str, Any]]
+    keep_alive: bool = True
+    """False: a connection of its own for every request, as a Service needs that splits connections."""
     answered: int = 0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -144,7 +146,8 @@ class Traffic:
         import httpx
 
         picker = random.Random(7)  # noqa: S311 - rows to ask about, not a secret
-        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        limits = httpx.Limits(max_keepalive_connections=None if self.keep_alive else 0)
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False, limits=limits) as client:
             while True:
                 due = time.monotonic() + 1 / REQUESTS_PER_S
                 row = picker.choice(self.rows)
