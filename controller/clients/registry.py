@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ class Registry:
         username: str = "",
         password: str = "",
         token: str = "",
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Name the server; nothing is sent yet.
 
@@ -51,11 +52,14 @@ class Registry:
             username: for basic authentication, with `password`.
             password: see `username`.
             token: bearer token, when there is no user name.
+            guard: called before each request that may change something; raises to keep it from being sent.
 
         Raises:
             Denied: RegistryUriInvalid.
         """
-        self._rest = Rest(tracking_uri, timeout_s=timeout_s, username=username, password=password, token=token)
+        self._rest = Rest(
+            tracking_uri, timeout_s=timeout_s, username=username, password=password, token=token, guard=guard
+        )
         self._roots: dict[str, str] = {}
         self._experiments: dict[str, str] = {}
         self._entries: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -38,8 +38,19 @@ Method = Literal["GET", "POST"]
 class Rest:
     """One MLflow server. Belongs to one event loop."""
 
-    def __init__(self, tracking_uri: str, *, timeout_s: float, username: str, password: str, token: str) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        *,
+        timeout_s: float,
+        username: str,
+        password: str,
+        token: str,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
         """Prepare requests; user name and password in the address are taken out of it and used.
+
+        `guard` is called before each request that is no GET, and may raise to keep it from being sent.
 
         Raises:
             Denied: RegistryUriInvalid: the address is not http(s).
@@ -63,6 +74,7 @@ class Rest:
         # A proxy for the outside must not swallow requests to this machine.
         self._trust_env = parts.hostname not in _LOOPBACK
         self._client: httpx.AsyncClient | None = None
+        self._guard = guard
 
     async def aclose(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -130,6 +142,8 @@ class Rest:
                 trust_env=self._trust_env,
                 timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
             )
+        if method != "GET":
+            self._guard()
         async with self._client.stream(method, self._base + path, **sent) as answer:
             if answer.status_code != 200:
                 raise _failure(what, answer, await _read(answer, ANSWER_MAX_BYTES, what))

@@ -115,7 +115,6 @@ class Pulse:
     """When the event loop last came round, monotonic seconds."""
     ended: str = ""
     """Which part of the process has ended by itself; empty while all run."""
-    lease_lost: bool = False
     synced: bool = False
     leading: bool = False
     stopping: bool = False
@@ -126,8 +125,6 @@ class Pulse:
         """Tell whether the process should go on living, and why not."""
         if self.ended:
             return False, f"{self.ended} has ended"
-        if self.lease_lost:
-            return False, "the Lease is lost"
         behind = self.clock() - self.tick_at
         if behind > BEHIND_MAX_S:
             return False, f"the event loop is {behind:.0f} s late"

@@ -2,7 +2,8 @@
 
 `decide` and `Standing` are the rules, pure and without a clock; `Elector` carries them out through the Kube port.
 Clocks of two machines are never compared: how old another's renewal is, is measured by our own monotonic clock.
-Whoever could not renew for ten seconds has lost, before anybody else may take over after fifteen.
+Whoever could not renew for ten seconds leads no more, before anybody else may take over after fifteen; it goes
+back to standing by, and may lead again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LEASE_S: Final = 15
 RENEW_S: Final = 5.0
 RETRY_S: Final = 2.0
 GIVE_UP_S: Final = 10.0
-Phase = Literal["Standby", "Leader", "Lost"]
+Phase = Literal["Standby", "Leader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,14 @@ class Standing:
         return replace(self, phase="Leader", renewed_at=begun)
 
     def judged(self, now: float, *, held_by_other: bool = False) -> Standing:
-        """Lose when another holds it, or when no renewal has succeeded for ten seconds."""
-        if self.phase == "Leader" and (held_by_other or now - self.renewed_at >= GIVE_UP_S):
-            return replace(self, phase="Lost")
+        """Stand by when another holds it, or when no renewal has succeeded for ten seconds."""
+        if self.phase == "Leader" and (held_by_other or self.left_s(now) <= 0):
+            return replace(self, phase="Standby")
         return self
+
+    def left_s(self, now: float) -> float:
+        """Return for how long this replica may still act without a renewal, seconds; 0 or less: not any more."""
+        return self.renewed_at + GIVE_UP_S - now if self.phase == "Leader" else 0.0
 
 
 def wanted(spec: Manifest | None, me: str, at: str) -> Manifest:
@@ -96,38 +101,67 @@ class Elector:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self.standing = Standing()
         self.leading = asyncio.Event()
-        self.lost = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set while this replica does not lead: what it was doing must not write any more."""
+        self.over.set()
+        self.led_from = 0.0
+        """When this replica began to lead, for the last time, monotonic seconds."""
+        self.asked = asyncio.Event()
+        """Set once the Lease was asked for, whatever came of it."""
         self.heard: str = "the Lease was not asked for yet"
         """Why this replica does not lead, one sentence; empty while it does."""
 
+    def may_act(self) -> bool:
+        """Tell whether a write may leave now: asked before each, since a process may have stood still."""
+        return self.leading.is_set() and self.standing.left_s(self._clock()) > 0
+
     async def run(self) -> None:
-        """Take the Lease when it may be taken and renew it, until it is lost."""
-        while not self.lost.is_set():
+        """Take the Lease when it may be taken and renew it, without end."""
+        while True:
             held = await self.attempt()
-            await asyncio.sleep(RENEW_S if held else RETRY_S)
+            pause = RENEW_S if held else RETRY_S
+            if self.leading.is_set():
+                # The end of the ten seconds is not slept through.
+                left = self.standing.left_s(self._clock())
+                await asyncio.sleep(max(0.0, min(pause, left)))
+                self._judge()
+            else:
+                await asyncio.sleep(pause)
 
     async def attempt(self) -> bool:
         """Try once, for at most as long as a renewal may take; tell whether the Lease is held now."""
         begun, other = self._clock(), False
+        left = self.standing.left_s(begun)
         try:
-            async with asyncio.timeout(RENEW_S):
+            async with asyncio.timeout(min(RENEW_S, left) if left > 0 else RENEW_S):
                 held = await self._take(begun)
             other = not held
         except (ClientError, TimeoutError) as error:
             held = False
-            self.heard = f"Lease {self.key.namespace}/{self.key.name}: {error or 'no answer in time'}"
-            log.warning("%s", self.heard)
+            why = error.message if isinstance(error, ClientError) else "no answer in time"
+            self._hear(f"Lease {self.key.namespace}/{self.key.name}: {why}")
         self.standing = self.standing.renewed(begun) if held else self.standing
-        self.standing = self.standing.judged(self._clock(), held_by_other=other)
-        if self.standing.phase == "Lost":
-            log.error("this replica does not lead any more (%s); the process ends", self.heard)
-            self.leading.clear()
-            self.lost.set()
-        elif held and not self.leading.is_set():
-            self.heard = ""
+        self._judge(held_by_other=other)
+        if self.standing.phase == "Leader" and not self.leading.is_set():
+            self.heard, self.led_from = "", self._clock()
             log.info("%s leads: it holds Lease %s/%s", self.me, self.key.namespace, self.key.name)
+            self.over.clear()
             self.leading.set()
-        return held
+        self.asked.set()
+        return held and self.leading.is_set()
+
+    def _judge(self, *, held_by_other: bool = False) -> None:
+        self.standing = self.standing.judged(self._clock(), held_by_other=held_by_other)
+        if self.standing.phase == "Standby" and self.leading.is_set():
+            log.error("%s leads no more and stands by: %s", self.me, self.heard)
+            self.leading.clear()
+            self.over.set()
+
+    def _hear(self, why: str) -> None:
+        """Note why the Lease is not held; told once, not at every try."""
+        if why != self.heard:
+            log.warning("%s", why)
+        self.heard = why
 
     async def _take(self, begun: float) -> bool:
         present = await self._kube.get(self.key)
@@ -149,7 +183,9 @@ class Elector:
         """Give the Lease back, so that a standby need not wait for its end. Losing this write is no harm."""
         if self.standing.phase != "Leader":
             return
+        self.standing = replace(self.standing, phase="Standby")
         self.leading.clear()
+        self.over.set()
         try:
             async with asyncio.timeout(RENEW_S):
                 present = await self._kube.get(self.key)

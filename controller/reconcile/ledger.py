@@ -78,6 +78,11 @@ class LedgerBook:
         if known is not None:
             self._ledgers[(name, environment)] = (known[0] - FRESH, known[1])
 
+    def forget(self) -> None:
+        """Forget all that was read: another controller may have written since."""
+        self._ledgers.clear()
+        self._aliases.clear()
+
     async def write_statement(self, run: str, statement: Mapping[str, Any]) -> None:
         """Sign a lineage statement and write it beside the model. **Repeat:** it is replaced."""
         await self.registry.write_statement(run, self.signer.sign(canonical(statement), LINEAGE_TYPE))

@@ -1,8 +1,9 @@
 """The operator process: puts the world together, elects, watches, works, and ends in order.
 
-Order of life: figures and probes, Lease, first list of all kinds, watch, and, once this replica leads, the queue.
-All but the watch outlive a restart of kopf.  At SIGTERM no more keys are taken, running
-ones may end, and the Lease is given back.
+Order of life: figures and probes, Lease, first list of all kinds, watch, and, while this replica leads, the queue.
+All but the watch outlive a restart of kopf.  A replica that loses the Lease, because the API server is away or
+another holds it, stops at once and writes nothing more, stays up, and goes on when it leads again.  At SIGTERM no
+more keys are taken, running ones may end, and the Lease is given back.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import httpx
 
 from controller import __version__
 from controller.api.meta import Manifest
-from controller.clients.errors import ClientError, Denied, NotFound
+from controller.clients.errors import ClientError, NotFound, Unavailable
 from controller.clients.kube import KubeClient
 from controller.clients.kube_errors import Act
 from controller.clients.kube_kinds import resource_of
@@ -34,23 +35,26 @@ from controller.reconcile.handlers import Watcher
 from controller.reconcile.health import Answer, Canary, Pulse, probe, serve, set_up_logging
 from controller.reconcile.lease import Elector
 from controller.reconcile.metrics import Live, Metrics
+from controller.reconcile.outside import open_world
 from controller.reconcile.queue import Queue
 from controller.reconcile.reconciler import reconcile
 from controller.reconcile.settings import BadSetting, OperatorSettings
-from controller.reconcile.world import World
 
 log = logging.getLogger(__name__)
 
 PRUNE_S: Final = 600.0
 SYNC_RETRY_S: Final = 3.0
 USAGE: Final = 2
+_LEASES: Final = "/apis/coordination.k8s.io/"
+"""The election and the canary are no work: a standby writes them too."""
 _METRICS_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class CountedRest(KubeRest):
-    """Counts every request by verb, kind and code."""
+    """Counts every request by verb, kind and code, and sends no write of a replica that does not lead."""
 
     count: Callable[[str, str, str], None] = staticmethod(lambda _verb, _kind, _code: None)
+    guard: Callable[[], None] = staticmethod(lambda: None)
 
     async def raw(self, method: str, path: str, act: Act, **more: Any) -> httpx.Response:
         """Send one request and count how it ended."""
@@ -61,6 +65,12 @@ class CountedRest(KubeRest):
         finally:
             self.count(act.verb, act.resource.kind, code)
         return answer
+
+    async def _sent(self, method: str, path: str, *more: Any) -> httpx.Response:
+        # Here, and not in `raw`, because a broken connection makes that one send again.
+        if method != "GET" and not path.startswith(_LEASES):
+            self.guard()
+        return await super()._sent(method, path, *more)
 
 
 class Operator:
@@ -77,9 +87,11 @@ class Operator:
         self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._heard_at: dict[str, float] = {}
+        self._listed_from = -1.0
+        """When the newest whole list of all kinds was begun, monotonic seconds."""
 
     async def run(self) -> int:
-        """Run until SIGTERM (0), or until a part ends by itself or the Lease is lost (1)."""
+        """Run until SIGTERM (0), or until a part ends by itself (1)."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -95,9 +107,10 @@ class Operator:
         self.elector = Elector(live, home, name, me, _now)
         canary = Canary(near, f"{name}-canary", time.monotonic, deaf_after_s=self.settings.deaf_after)
         self.pulse.canary = self.canary = canary
-        world, close = open_world(self.settings, self.kube)
+        rest.guard = self._guard
+        self.world, close = open_world(self.settings, self.kube, self._guard)
         self.queue = Queue(
-            lambda key: reconcile(world, key), workers=self.settings.workers, drain_s=self.settings.drain
+            lambda key: reconcile(self.world, key), workers=self.settings.workers, drain_s=self.settings.drain
         )
         self.metrics = self._figures()
         rest.count = self.metrics.requested
@@ -111,6 +124,11 @@ class Operator:
                 server.close()
             await close()
             await live.aclose()
+
+    def _guard(self) -> None:
+        """Keep a write from leaving when another replica may lead."""
+        if not self.elector.may_act():
+            raise Unavailable("this replica does not lead any more; nothing was written")
 
     def _figures(self) -> Metrics:
         return Metrics(
@@ -149,15 +167,13 @@ class Operator:
         self._begin("the event loop's tick", self.pulse.beat())
         self._begin("the election", self.elector.run())
         self._begin("the list of all kinds", self._sync(live, me))
-        self._begin("the work loop", self._work())
+        self._begin("the work loop", self._work(live))
         stopped = asyncio.create_task(self._stop.wait())
         ended = asyncio.create_task(self._ended.get())
-        lost = asyncio.create_task(self.elector.lost.wait())
-        await asyncio.wait({stopped, ended, lost}, return_when=asyncio.FIRST_COMPLETED)
-        self.pulse.lease_lost = self.elector.lost.is_set()
+        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
         self.pulse.stopping = True
-        clean = stopped.done() and not lost.done() and not ended.done()
-        for waiting in (stopped, ended, lost):
+        clean = stopped.done() and not ended.done()
+        for waiting in (stopped, ended):
             waiting.cancel()
         await self._end()
         return 0 if clean else 1
@@ -170,7 +186,7 @@ class Operator:
                 await work
             except Exception:
                 log.exception("%s failed", name)
-            if not self._stop.is_set() and not self.elector.lost.is_set():
+            if not self._stop.is_set():
                 self.pulse.ended = name
                 self._ended.put_nowait(name)
 
@@ -182,9 +198,6 @@ class Operator:
         self._stop.set()
         work = [task for task in self._tasks if task.get_name() == "the work loop"]
         others = [task for task in self._tasks if task not in work]
-        if self.elector.lost.is_set():
-            # Another may lead already: what is being worked on must not write any more.
-            others, work = self._tasks, []
         if work:
             await asyncio.wait(work, timeout=self.settings.drain + 1)
         for task in (*others, *work):
@@ -196,6 +209,8 @@ class Operator:
 
     async def _sync(self, live: KubeClient, me: str) -> None:
         """List every kind; then watch, and list again now and then and whenever the watch had to begin anew."""
+        # A list that began while this replica led already need not be made again.
+        await self.elector.asked.wait()
         while not await self._listed(live):
             await asyncio.sleep(SYNC_RETRY_S)
         self.kube.synced = self.pulse.synced = True
@@ -230,6 +245,7 @@ class Operator:
         return True
 
     async def _listed(self, live: KubeClient) -> bool:
+        begun = time.monotonic()
         for kind in KINDS:
             try:
                 missed = await resync(live, self.cache, kind, self.namespaces)
@@ -239,18 +255,42 @@ class Operator:
                 return False
             for manifest in missed:
                 self._add(manifest)
+        self._listed_from = begun
         return True
 
-    async def _work(self) -> None:
-        while not (self.pulse.synced and self.elector.leading.is_set()):
-            await asyncio.sleep(0.1)
-            if self._stop.is_set():
-                return
-        self.pulse.leading = True
-        for kind in OURS:
-            for key in self.cache.keys(kind):
-                self.queue.add(key)
-        await self.queue.run(self._stop)
+    async def _work(self, live: KubeClient) -> None:
+        """Work while this replica leads, from a view that is no older than its leadership."""
+        while not self._stop.is_set():
+            if not (self.pulse.synced and self.elector.leading.is_set()):
+                await asyncio.sleep(0.1)
+                continue
+            led_from = self.elector.led_from
+            # Another may have led until now; what it wrote may still be on its way through the watch.
+            if self._listed_from < led_from and not await self._listed(live):
+                await asyncio.sleep(SYNC_RETRY_S)
+                continue
+            self.world.ledger.forget()
+            self.pulse.leading = True
+            for kind in OURS:
+                for key in self.cache.keys(kind):
+                    self.queue.add(key)
+            await self._term()
+            self.pulse.leading = False
+            self.queue.clear()
+
+    async def _term(self) -> None:
+        """Run the queue until the stop, or cut it off where it is when this replica leads no more."""
+        over = asyncio.create_task(self.elector.over.wait())
+        work = asyncio.create_task(self.queue.run(self._stop))
+        try:
+            await asyncio.wait({over, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if self.elector.over.is_set() or not work.done():
+                work.cancel()
+            over.cancel()
+            ended, _ = await asyncio.gather(work, over, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
 
     def _add(self, manifest: Manifest) -> None:
         if self.pulse.leading:
@@ -279,70 +319,6 @@ class Operator:
         new = self.cache.remove(manifest) if kind == "DELETED" else self.cache.put(manifest)
         if new:
             self._add(manifest)
-
-
-def open_world(
-    settings: OperatorSettings, kube: CachedKube
-) -> tuple[World, Callable[[], Coroutine[Any, Any, None]]]:
-    """Put the world of a cluster together, and say how to close it.
-
-    Raises:
-        Denied: the key or a trusted key cannot be read.
-    """
-    from controller.clients.git import GitPolicy, Mirrors
-    from controller.clients.registry import Registry
-    from controller.clients.signing import Signer, Verifier, public_text, read_public_pem
-    from controller.clients.telemetry import Telemetry
-    from controller.plan.pods import PodSettings
-    from controller.reconcile.ledger import LedgerBook
-    from controller.reconcile.world import Settings
-
-    signer = Signer.load_or_create(settings.signing_key)
-    trusted = [signer.public]
-    for file in settings.trusted_keys:
-        try:
-            trusted.append(read_public_pem(file.read_text()))
-        except OSError as error:
-            raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
-    registry, telemetry = Registry(settings.tracking_uri), Telemetry()
-    protocols = frozenset(settings.git_protocols)
-    git = Mirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
-    pods = PodSettings(
-        hardened=True,
-        jobs_image=settings.jobs_image,
-        server_image=settings.server_image,
-        fetch_env=_fetch_env(settings),
-        trusted_keys=public_text(trusted),
-    )
-
-    async def close() -> None:
-        await registry.aclose()
-        await telemetry.close()
-        await asyncio.to_thread(git.close)
-
-    world = World(
-        kube=kube,
-        git=git,
-        registry=registry,
-        ledger=LedgerBook(registry, signer, Verifier(trusted), _now),
-        telemetry=telemetry,
-        settings=Settings(
-            runtime=settings.server_image,
-            tracking_uri=settings.tracking_uri,
-            resync_s=settings.resync,
-            pods=pods,
-        ),
-        now=_now,
-        url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
-    )
-    return world, close
-
-
-def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
-    told = {"MAINSPRING_GIT_PROTOCOLS": ",".join(settings.git_protocols)}
-    if settings.allowed_hosts:
-        told["MAINSPRING_ALLOWED_HOSTS"] = ",".join(settings.allowed_hosts)
-    return told
 
 
 def _now() -> datetime:

@@ -98,6 +98,11 @@ class Queue:
         heapq.heappush(self._due, (due, next(self._count), key))
         self._wake.set()
 
+    def clear(self) -> None:
+        """Forget all keys that wait, and how often they failed; only while `run` does not run."""
+        for kept in (self._due, self._when, self._again, self._failures):
+            kept.clear()
+
     def depth(self) -> int:
         """Count the keys that are due or being worked on; those that wait for their time are none."""
         now = asyncio.get_running_loop().time()
@@ -117,8 +122,10 @@ class Queue:
                 delay = self._start_due()
                 self._wake.clear()
                 woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({stopped, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
+                try:
+                    await asyncio.wait({stopped, woken}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
         finally:
             stopped.cancel()
             if self._busy and self._drain_s > 0 and stop.is_set():

@@ -100,7 +100,6 @@ def test_an_api_server_that_is_away_makes_nobody_deaf():
     ("change", "why"),
     [
         pytest.param({"ended": "the work loop"}, "the work loop has ended", id="a part has ended"),
-        pytest.param({"lease_lost": True}, "the Lease is lost", id="the Lease is lost"),
         pytest.param({"tick_at": 900.0}, "the event loop is 100 s late", id="the loop hangs"),
     ],
 )
@@ -235,3 +234,29 @@ def test_what_is_worked_on_at_the_stop_may_end_and_what_takes_too_long_is_cut():
 
     asyncio.run(story())
     assert ended == ["quick"]
+
+
+def test_what_is_cut_off_because_another_leads_is_forgotten_with_its_failures():
+    ended = []
+
+    async def work(key):
+        await asyncio.sleep(60)
+        ended.append(key.name)
+        return Next.done()
+
+    async def story():
+        queue, never = Queue(work, workers=1), asyncio.Event()
+        running = asyncio.create_task(queue.run(never))
+        for name in ("busy", "waiting"):
+            queue.add(Key("ModelSpec", "a", name))
+        queue.add(Key("ModelSpec", "a", "later"), 3600)
+        async with asyncio.timeout(10):
+            while queue.oldest_s() == 0:
+                await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        queue.clear()
+        return queue.depth(), queue.oldest_s()
+
+    assert asyncio.run(story()) == (0, 0.0)
+    assert ended == []

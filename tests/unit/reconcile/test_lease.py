@@ -1,12 +1,10 @@
-"""Leader election: never two leaders, a takeover after the Lease has run out, an end when it cannot be renewed."""
+"""Leader election: never two leaders, a takeover after the Lease has run out, standing by without an answer."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pytest
 
 from controller.api.meta import Key
 from controller.clients.errors import Conflict, Unavailable
@@ -91,7 +89,7 @@ def test_a_renewal_starts_the_wait_of_the_other_anew():
         assert not attempt(second)
 
 
-def test_who_cannot_renew_has_lost_before_anybody_else_may_lead():
+def test_who_cannot_renew_leads_no_more_before_anybody_else_may_and_leads_again_when_nobody_did():
     server = Server()
     first, second = server.elector("first"), server.elector("second")
     attempt(first)
@@ -99,22 +97,39 @@ def test_who_cannot_renew_has_lost_before_anybody_else_may_lead():
     server.away = True
     server.time += GIVE_UP_S - 1
     attempt(first)
-    assert not first.lost.is_set()
+    assert first.leading.is_set()
+    assert first.may_act()
     server.time += 1
     attempt(first)
-    assert first.lost.is_set()
     assert not first.leading.is_set()
+    assert first.over.is_set()
     server.away = False
     assert not attempt(second)
+    server.time += 600
+    assert attempt(first)
+    assert first.leading.is_set()
+    assert not first.over.is_set()
+    assert first.led_from == server.time
 
 
-def test_a_leader_that_finds_another_holder_has_lost_at_once():
+def test_who_has_stood_still_may_not_act_although_it_has_not_noticed_yet():
+    server = Server()
+    first = server.elector("first")
+    attempt(first)
+    server.time += GIVE_UP_S
+    assert first.leading.is_set()
+    assert not first.may_act()
+
+
+def test_a_leader_that_finds_another_holder_leads_no_more():
     server = Server()
     first = server.elector("first")
     attempt(first)
     server.lease = {**server.lease, "spec": wanted(server.lease["spec"], "second", "later")}
     assert not attempt(first)
-    assert first.lost.is_set()
+    assert first.over.is_set()
+    assert not first.may_act()
+    assert first.heard == "second leads"
 
 
 def test_the_clock_of_another_machine_is_never_believed():
@@ -144,6 +159,6 @@ def test_of_two_that_write_at_once_only_one_leads():
     assert sorted(asyncio.run(both())) == [False, True]
 
 
-@pytest.mark.parametrize("phase", ["Standby", "Lost"])
-def test_only_a_leader_can_lose(phase):
-    assert Standing(phase=phase).judged(1e9).phase == phase
+def test_only_a_leader_can_lose():
+    assert Standing().judged(1e9) == Standing()
+    assert Standing().left_s(0.0) == 0.0

@@ -1,0 +1,84 @@
+"""Puts the world of a cluster together from the settings: Git, registry, ledger, live numbers, what pods are like.
+
+Nothing is sent here, and no file but the keys is read.  Local mode has its own in `local/session.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.clients.errors import Denied
+from controller.reconcile.cache import CachedKube
+from controller.reconcile.settings import OperatorSettings
+from controller.reconcile.world import World
+
+
+def open_world(
+    settings: OperatorSettings, kube: CachedKube, guard: Callable[[], None]
+) -> tuple[World, Callable[[], Coroutine[Any, Any, None]]]:
+    """Put the world of a cluster together, and say how to close it; `guard` raises to keep a write from leaving.
+
+    Raises:
+        Denied: the key or a trusted key cannot be read.
+    """
+    from controller.clients.git import GitPolicy, Mirrors
+    from controller.clients.registry import Registry
+    from controller.clients.signing import Signer, Verifier, public_text, read_public_pem
+    from controller.clients.telemetry import Telemetry
+    from controller.plan.pods import PodSettings
+    from controller.reconcile.ledger import LedgerBook
+    from controller.reconcile.world import Settings
+
+    signer = Signer.load_or_create(settings.signing_key)
+    trusted = [signer.public]
+    for file in settings.trusted_keys:
+        try:
+            trusted.append(read_public_pem(file.read_text()))
+        except OSError as error:
+            raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
+    registry, telemetry = Registry(settings.tracking_uri, guard=guard), Telemetry()
+    protocols = frozenset(settings.git_protocols)
+    git = Mirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
+    pods = PodSettings(
+        hardened=True,
+        jobs_image=settings.jobs_image,
+        server_image=settings.server_image,
+        fetch_env=_fetch_env(settings),
+        trusted_keys=public_text(trusted),
+    )
+
+    async def close() -> None:
+        await registry.aclose()
+        await telemetry.close()
+        await asyncio.to_thread(git.close)
+
+    world = World(
+        kube=kube,
+        git=git,
+        registry=registry,
+        ledger=LedgerBook(registry, signer, Verifier(trusted), _now),
+        telemetry=telemetry,
+        settings=Settings(
+            runtime=settings.server_image,
+            tracking_uri=settings.tracking_uri,
+            resync_s=settings.resync,
+            pods=pods,
+        ),
+        now=_now,
+        url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
+    )
+    return world, close
+
+
+def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
+    told = {"MAINSPRING_GIT_PROTOCOLS": ",".join(settings.git_protocols)}
+    if settings.allowed_hosts:
+        told["MAINSPRING_ALLOWED_HOSTS"] = ",".join(settings.allowed_hosts)
+    return told
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
