@@ -8,6 +8,7 @@ or takes the `node` of `tests.cluster.node`.  Everything lies in one directory: 
 from __future__ import annotations
 
 import functools
+import ipaddress
 import json
 import secrets
 from collections.abc import Mapping
@@ -18,8 +19,6 @@ from tests.cluster.build import built
 from tests.cluster.certificates import Authority, signing_key
 from tests.cluster.processes import Server, free_port, wait_until
 
-SERVICE_RANGE = "10.96.0.0/16"
-SERVICE_ADDRESS = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 # Long, because machines that run tests may be busy with a compiler at the same time.
 DEADLINE = 180.0
@@ -39,9 +38,10 @@ class ControlPlane:
     `audit`); directory: keys, data and `<component>.log`.
     """
 
-    def __init__(self, directory: Path, address: str, *, audit: bool) -> None:
+    def __init__(self, directory: Path, address: str, services: str, *, audit: bool) -> None:
         self.directory = directory
         self.address = address
+        self.services = ipaddress.IPv4Network(services)
         self.token = secrets.token_hex(16)
         self.audit_log = directory / "audit.log"
         self.kube = built() / "kube"
@@ -59,15 +59,23 @@ class ControlPlane:
 
     @classmethod
     def start(
-        cls, directory: Path, *, controllers: bool = True, audit: bool = False, address: str = "127.0.0.1"
+        cls,
+        directory: Path,
+        *,
+        controllers: bool = True,
+        audit: bool = False,
+        address: str = "127.0.0.1",
+        services: str = "10.96.0.0/16",
     ) -> ControlPlane:
         """Start in `directory` (made when missing) on `address` and wait until requests are answered.
+
+        Services get their addresses from the range `services`.
 
         Without `controllers` nothing acts on objects: no Job makes pods, no namespace gets its service account or
         ever goes away.  Raises NotReady with the tails of the logs, and leaves nothing running then.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        plane = cls(directory, address, audit=audit)
+        plane = cls(directory, address, services, audit=audit)
         try:
             plane._start_etcd()
             plane.start_api()
@@ -154,7 +162,7 @@ class ControlPlane:
         return ssl.create_default_context(cafile=str(self.ca))
 
     def _write_keys(self) -> None:
-        addresses = sorted({"127.0.0.1", self.address, SERVICE_ADDRESS})
+        addresses = sorted({"127.0.0.1", self.address, str(self.services[1])})
         names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", ISSUER[8:]]
         self.authority.serving("apiserver", addresses, names)
         self.authority.client("apiserver-kubelet-client", "apiserver", "system:masters")
@@ -205,7 +213,7 @@ class ControlPlane:
             "service-account-issuer": ISSUER,
             "service-account-key-file": here / "service-accounts.key",
             "service-account-signing-key-file": here / "service-accounts.key",
-            "service-cluster-ip-range": SERVICE_RANGE,
+            "service-cluster-ip-range": self.services,
             "allow-privileged": "true",
         }
         if self._audit:
