@@ -21,7 +21,7 @@ from controller.api.meta import (
 )
 from controller.api.modelspec import Training
 from controller.plan import naming, pods
-from controller.plan.pods import JOBS_IMAGE, PLAIN, RUNTIME_IMAGE, PodSettings
+from controller.plan.pods import JOBS_IMAGE, PLAIN, SERVER_IMAGE, PodSettings
 
 STEPS: Final = ("fetch", "train", "predict-champion", "predict", "evaluate")
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
@@ -138,10 +138,8 @@ def _plain_job(name: str, containers: list[Manifest], volumes: list[str]) -> Man
 
 
 def _cluster_job(pod: Manifest, wanted: Training | None, settings: PodSettings, runtime: str) -> Manifest:
-    for step in (c for c in (*pod["initContainers"], *pod["containers"]) if c["image"] == RUNTIME_IMAGE):
-        step["image"] = runtime or RUNTIME_IMAGE
     template, main = (wanted.template, wanted.resources) if wanted else (None, None)
-    return pods.harden(pod, settings, template=template, main=main)
+    return pods.harden(pod, settings, template=template, main=main, runtime=runtime)
 
 
 def task_map(job: Manifest, tasks: Mapping[str, str]) -> Manifest:
@@ -171,7 +169,7 @@ def _step(step: str, revision: ModelRevision, tracking_uri: str, evaluate_only: 
     env = [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}] if step in ("fetch", "evaluate") else ONE_THREAD
     return {
         "name": step,
-        "image": JOBS_IMAGE if step in ("fetch", "evaluate") else RUNTIME_IMAGE,
+        "image": JOBS_IMAGE if step in ("fetch", "evaluate") else SERVER_IMAGE,
         "command": command,
         "env": env,
         "volumeMounts": mounts,

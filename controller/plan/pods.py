@@ -8,7 +8,7 @@ plain one, since images, users and limits do not exist there.  Nothing here can 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from controller.api.base import dump
@@ -17,15 +17,17 @@ from controller.api.pods import PodTemplate, Resources
 
 USER: Final = 65532
 """User and group of every process."""
-RUNTIME_IMAGE: Final = "mainspring-runtime"
-"""Stands for our own image in a plain pod; local mode needs none."""
+SERVER_IMAGE: Final = "mainspring-server"
+"""Image of predict and of servers, by the name that the Dockerfile's target has; local mode needs none."""
 JOBS_IMAGE: Final = "mainspring-jobs"
-"""Stands for the image of fetch, evaluate and, by default, of the training program."""
+"""Image of fetch, evaluate and, by default, of the training program."""
 REGISTRY_SECRET: Final = "mainspring-registry"  # noqa: S105 - the name of a Secret
 """Secret of the namespace with `username` and `password`, or `token`, for the registry; may be absent."""
 REGISTRY_CREDENTIALS: Final = "/mainspring/credentials/registry"
 WITH_REGISTRY: Final = frozenset({"fetch", "evaluate", "fetch-model"})
 """Containers that talk to the registry; no other gets its credentials."""
+BY_JOBS: Final = frozenset({"fetch", "evaluate"})
+"""Containers that run in our jobs image; `train` runs in its own, all others in the servers' image."""
 SLEEP_S: Final = 5
 """How long a server that is told to end is left alone first: endpoints need a moment to forget it."""
 GRACE_S: Final = 45
@@ -44,7 +46,7 @@ class PodSettings:
     """True on a cluster."""
     jobs_image: str = JOBS_IMAGE
     """Image of fetch and evaluate, and of a training program that names none."""
-    server_image: str = RUNTIME_IMAGE
+    server_image: str = SERVER_IMAGE
     """Image of predict and of servers, where a revision has none pinned yet."""
     pull_policy: str = "IfNotPresent"
     """imagePullPolicy of all containers."""
@@ -71,7 +73,12 @@ PLAIN: Final = PodSettings()
 
 
 def harden(
-    pod: Manifest, settings: PodSettings, *, template: PodTemplate | None, main: Resources | None
+    pod: Manifest,
+    settings: PodSettings,
+    *,
+    template: PodTemplate | None,
+    main: Resources | None,
+    runtime: str = "",
 ) -> Manifest:
     """Build the pod that a cluster gets.
 
@@ -80,7 +87,9 @@ def harden(
         settings: the operator's.
         template: where people want it to run.
         main: resources of `train` or `server`.
+        runtime: image of predict and of servers that was pinned; empty: the operator's.
     """
+    settings = replace(settings, server_image=runtime or settings.server_image)
     steps = pod.get("initContainers", [])
     containers = pod["containers"]
     names = [c["name"] for c in (*steps, *containers)]
@@ -110,8 +119,10 @@ def harden(
 
 def _container(container: Manifest, settings: PodSettings, main: Resources | None) -> Manifest:
     name = container["name"]
-    image = container["image"]
-    image = {JOBS_IMAGE: settings.jobs_image, RUNTIME_IMAGE: settings.server_image}.get(image, image)
+    # By its role and not by its image: whatever image was pinned is the one that runs.
+    image = settings.jobs_image if name in BY_JOBS else settings.server_image
+    if name == "train":
+        image = settings.jobs_image if container["image"] == JOBS_IMAGE else container["image"]
     env = [{"name": n, "value": v} for n, v in (("HOME", "/tmp"), ("TMPDIR", "/tmp"))]  # noqa: S108 - its own volume
     env += [{"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"}]  # noqa: S108
     told: Mapping[str, str] = settings.fetch_env if name == "fetch" else {}

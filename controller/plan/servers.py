@@ -26,7 +26,7 @@ from controller.api.meta import (
 from controller.api.pods import Autoscaling
 from controller.plan import naming, pods
 from controller.plan.manifests import ONE_THREAD, meta
-from controller.plan.pods import PLAIN, RUNTIME_IMAGE, PodSettings
+from controller.plan.pods import PLAIN, SERVER_IMAGE, PodSettings
 
 SERVER_PORT: Final = 8080
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
@@ -106,9 +106,7 @@ def _cluster_server(pod: Manifest, serving: Serving, settings: PodSettings, runt
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": pods.SLEEP_S}}},
     }
-    for container in (*pod["initContainers"], server):
-        container["image"] = runtime or container["image"]
-    built = pods.harden(pod, settings, template=serving.template, main=serving.resources)
+    built = pods.harden(pod, settings, template=serving.template, main=serving.resources, runtime=runtime)
     return {**built, "terminationGracePeriodSeconds": pods.GRACE_S}
 
 
@@ -122,7 +120,7 @@ def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]
         "initContainers": [
             {
                 "name": "fetch-model",
-                "image": RUNTIME_IMAGE,
+                "image": SERVER_IMAGE,
                 "command": fetch,
                 "env": [{"name": "MLFLOW_TRACKING_URI", "value": tracking_uri}],
                 "volumeMounts": [mount],
@@ -131,7 +129,7 @@ def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]
         "containers": [
             {
                 "name": "server",
-                "image": RUNTIME_IMAGE,
+                "image": SERVER_IMAGE,
                 "command": serve,
                 "env": [*({"name": k, "value": v} for k, v in env.items()), *ONE_THREAD],
                 "ports": [{"name": "http", "containerPort": SERVER_PORT}],

@@ -52,7 +52,7 @@ class OperatorSettings:
     """How Git may be spoken, separated by commas: https, ssh, http."""
     jobs_image: str = "mainspring-jobs"
     """Image of the steps fetch and evaluate, and of a training program that names none."""
-    server_image: str = "mainspring-runtime"
+    server_image: str = "mainspring-server"
     """Image of the step predict and of model servers."""
     workers: int = 16
     """How many objects are worked on at once, 1 to 256."""
