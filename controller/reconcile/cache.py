@@ -8,7 +8,7 @@ watch has missed (deletions above all) is found by a whole list now and then.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 
 from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY, Key, Manifest, WatchEvent, key_of
 from controller.reconcile.kube import Kube
@@ -133,6 +133,8 @@ class CachedKube:
         self._namespaces = namespaces
         self.synced = False
         """True once every watched kind was listed; before that, all reads are requests."""
+        self.wrote: Callable[[Manifest], None] = lambda _: None
+        """Told of every write that changed a watched object: its echo in the watch brings nothing new any more."""
 
     def _cached(self, kind: str, namespace: str | None) -> bool:
         if not self.synced or kind not in KINDS:
@@ -186,7 +188,8 @@ class CachedKube:
         watched = self._namespaces is None or key.namespace in self._namespaces
         labelled = key.kind not in LABELLED or _carries(answer, SELECTOR)
         if key.kind in KINDS and watched and labelled:
-            self.cache.put(copy.deepcopy(answer))
+            if self.cache.put(copy.deepcopy(answer)):
+                self.wrote(answer)
         return answer
 
 

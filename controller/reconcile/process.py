@@ -101,6 +101,8 @@ class Operator:
         chosen = self.settings.namespaces or (access.namespace,)
         self.namespaces = None if self.settings.all_namespaces else chosen
         self.kube = CachedKube(live, self.cache, namespaces=self.namespaces)
+        # Who else must hear of a write of ours: its echo in the watch, if it ever comes, brings nothing new.
+        self.kube.wrote = self._add
         home = self.settings.lease_namespace or access.namespace
         near = home if self.namespaces is None or home in self.namespaces else chosen[0]
         me, name = self.settings.identity, self.settings.lease_name

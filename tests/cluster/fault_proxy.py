@@ -214,6 +214,9 @@ class FaultProxy:
         except (OSError, EOFError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             # Either end is gone: so is the other.
             writer.transport.abort()
+        except asyncio.CancelledError:
+            # The proxy ends, and nobody waits for this connection.
+            writer.transport.abort()
         finally:
             self._connections.discard(writer)
             writer.close()

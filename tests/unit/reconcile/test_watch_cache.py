@@ -142,3 +142,19 @@ def test_an_answer_that_the_watch_would_not_show_is_not_kept():
     assert LABEL_MANAGED_BY == "app.kubernetes.io/managed-by"
     assert FIELD_MANAGER == "mainspring"
     assert "Pod" in KINDS
+
+
+def test_a_write_that_changed_something_is_told_since_its_echo_brings_nothing_new():
+    told = []
+    kube = CachedKube(server(Live()), Cache(), namespaces=None)
+    kube.wrote = lambda manifest: told.append(manifest["metadata"]["resourceVersion"])
+
+    async def story():
+        key = Key("ModelSpec", "a", "x")
+        await kube.patch_status(key, {}, uid="u")
+        await kube.patch_status(key, {}, uid="u")
+        await kube.annotate(key, {})
+
+    asyncio.run(story())
+    assert told == ["7", "9"]
+    assert not kube.cache.put(thing("x", 9))
