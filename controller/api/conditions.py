@@ -45,6 +45,7 @@ DEGRADED: Final = "Degraded"
 SERVED_AS_DECLARED: Final = "ServedAsDeclared"
 ENVIRONMENT_NOT_ISOLATED: Final = "EnvironmentNotIsolated"
 REGISTERED: Final = "Registered"
+HEALTHY: Final = "Healthy"
 
 Wanted = tuple[str, ConditionStatus, str, str]
 """(type, status, reason, message): a condition before it has a time."""

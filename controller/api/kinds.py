@@ -143,6 +143,7 @@ KINDS: dict[str, Kind] = {
         (
             ("Ready", "string", _condition("Ready", "status"), 0),
             ("Reason", "string", _condition("Ready", "reason"), 0),
+            ("Healthy", "string", _condition("Healthy", "status"), 0),
             ("Revision", "string", ".status.revision", 0),
             ("Age", "date", ".metadata.creationTimestamp", 0),
             ("URL", "string", ".spec.url", 1),

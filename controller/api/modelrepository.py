@@ -11,8 +11,9 @@ from pydantic import Field, StringConstraints, field_validator
 
 from controller.api import git_rules
 from controller.api.base import Duration, Lenient, Strict, within
-from controller.api.conditions import Condition
+from controller.api.conditions import Condition, ConditionStatus
 from controller.api.modelspec import URL_PROTOCOLS, Ref
+from controller.api.pods import LocalRef
 
 
 class ModelRepositorySpec(Strict):
@@ -28,6 +29,9 @@ class ModelRepositorySpec(Strict):
     """How often the repository is looked at, at least 1s. Default 1m."""
     timeout: Duration = "60s"
     """Longest time one look at the repository may take. Default 60s."""
+    secret_ref: LocalRef | None = None
+    """Secret of the namespace with the login for the repository; docs/secrets.md says which keys it needs. It must
+    carry the label `mainspring.dev/usable-by`. Local mode has no Secrets."""
     prune: bool = True
     """True: objects whose file is gone are deleted, except annotated `mainspring.dev/prune: disabled`."""
     prune_limit_percent: Annotated[int, Field(ge=0, le=100)] = 50
@@ -65,6 +69,8 @@ class SyncedObject(Lenient):
     """Its name."""
     file: str
     """File it comes from."""
+    ready: ConditionStatus = "Unknown"
+    """Its own condition Ready, as of its present generation: True, False or Unknown."""
 
 
 class FileProblem(Lenient):
@@ -84,7 +90,7 @@ class ModelRepositoryStatus(Lenient):
     observed_generation: int = -1
     """Generation that the status speaks of; -1 before the first look."""
     conditions: tuple[Condition, ...] = ()
-    """Ready, SourceReady, Reconciling or Stalled."""
+    """Ready (all is applied), Healthy (all that is applied is Ready), SourceReady, Reconciling or Stalled."""
     revision: str = ""
     """The commit that is applied: `main@sha1:<40 hex>`."""
     author: str = ""

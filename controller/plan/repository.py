@@ -7,9 +7,10 @@ could not be read.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 
-from controller.api.conditions import READY, RECONCILING, SOURCE_READY, STALLED, Wanted
+from controller.api.conditions import HEALTHY, READY, RECONCILING, SOURCE_READY, STALLED, ConditionStatus, Wanted
 from controller.api.kinds import ModelRepository
 from controller.api.meta import (
     ANNOTATION_PRUNE,
@@ -35,6 +36,10 @@ RepositoryPlan = Plan[ModelRepositoryStatus]
 
 def plan_repository(seen: RepositorySeen, now: datetime) -> RepositoryPlan:  # noqa: ARG001
     """Decide what to apply and what to delete. No I/O; same input, same plan."""
+    return _with_health(seen, _decide(seen))
+
+
+def _decide(seen: RepositorySeen) -> RepositoryPlan:
     repository = seen.repository
     if repository is None:
         status = ModelRepositoryStatus.model_validate(seen.manifest.get("status") or {})
@@ -51,6 +56,31 @@ def plan_repository(seen: RepositorySeen, now: datetime) -> RepositoryPlan:  # n
         conditions = (*_summary(kind, seen.problem.reason, seen.problem.message), problem)
         return Plan(status=status, conditions=conditions, next_s=10.0 if kind == RECONCILING else None)
     return _sync(seen, repository, status)
+
+
+def _with_health(seen: RepositorySeen, plan: RepositoryPlan) -> RepositoryPlan:
+    """Add whether what was applied is Ready; that is another question than whether all could be applied."""
+    present = {o["metadata"]["name"]: o for o in seen.objects}
+    objects = tuple(o.model_copy(update={"ready": _ready(present.get(o.name))}) for o in plan.status.objects)
+    waiting = [o.name for o in objects if o.ready != "True"]
+    good = len(objects) - len(waiting)
+    text = f"{good} of {len(objects)} ModelSpecs Ready"
+    healthy: Wanted = (HEALTHY, "True", "Succeeded", text)
+    if waiting:
+        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+        text = f"{text}; not yet, or not any more: {', '.join(waiting[:3])}{more}"
+        healthy = (HEALTHY, "False", "NotReady", text)
+    status = plan.status.model_copy(update={"objects": objects})
+    return replace(plan, status=status, conditions=(*plan.conditions, healthy))
+
+
+def _ready(manifest: Manifest | None) -> ConditionStatus:
+    """Read the condition Ready of an object; Unknown where it speaks of an older spec."""
+    conditions = ((manifest or {}).get("status") or {}).get("conditions") or ()
+    found = next((c for c in conditions if c.get("type") == READY), {})
+    current = manifest is not None and found.get("observedGeneration") == manifest["metadata"].get("generation")
+    said: ConditionStatus = found["status"] if current and found.get("status") in ("True", "False") else "Unknown"
+    return said
 
 
 def _sync(seen: RepositorySeen, repository: ModelRepository, status: ModelRepositoryStatus) -> RepositoryPlan:

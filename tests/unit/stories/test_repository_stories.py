@@ -62,6 +62,28 @@ async def a_new_file_and_a_changed_one(s: HardSimulation) -> None:
     assert [j for j in s.jobs_started if j.startswith("bikes")] == jobs, "nothing is trained for more servers"
 
 
+async def health(s: HardSimulation) -> tuple[str, str]:
+    """Read Healthy of the ModelRepository: status and message."""
+    found = await s.store.get(Key("ModelRepository", "default", "models"))
+    assert found is not None
+    healthy = next(c for c in found["status"]["conditions"] if c["type"] == "Healthy")
+    return healthy["status"], healthy["message"]
+
+
+async def the_health_of_what_was_applied_is_in_its_status(s: HardSimulation) -> None:
+    await begin(s, "bikes", "taxis")
+    assert await health(s) == ("False", "0 of 2 ModelSpecs Ready; not yet, or not any more: bikes, taxis")
+    await s.run(120)
+    assert await health(s) == ("True", "2 of 2 ModelSpecs Ready")
+    s.git.commit("Wait", {"envs/taxis.yaml": file("taxis", suspend=True)})
+    await s.run(10)
+    assert await health(s) == ("False", "1 of 2 ModelSpecs Ready; not yet, or not any more: taxis")
+    assert (await said(s))[0] == "Succeeded", "all is applied; that is what Ready says"
+    found = await s.store.get(Key("ModelRepository", "default", "models"))
+    assert found is not None
+    assert {o["name"]: o["ready"] for o in found["status"]["objects"]} == {"bikes": "True", "taxis": "False"}
+
+
 async def a_field_is_taken_out_of_a_file(s: HardSimulation) -> None:
     await begin(s)
     s.git.commit("Suspended", {"envs/bikes.yaml": file("bikes", suspend=True)})
@@ -194,6 +216,7 @@ async def git_is_away(s: HardSimulation) -> None:
 STORIES: tuple[Callable[[HardSimulation], Coroutine[Any, Any, None]], ...] = (
     a_new_file_and_a_changed_one,
     a_field_is_taken_out_of_a_file,
+    the_health_of_what_was_applied_is_in_its_status,
     a_removed_file,
     too_much_would_be_deleted,
     an_object_is_protected,
