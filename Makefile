@@ -57,8 +57,9 @@ fmt: $(READY) ## Format the code
 	$(BIN)/ruff check --fix --quiet .
 
 .PHONY: generate
-generate: $(READY) ## Write crds/ from the kinds
+generate: $(READY) ## Write crds/, and the copies in the chart, from the kinds
 	$(BIN)/python -m controller.api.crd crds
+	$(BIN)/python -m controller.api.crd helm/mainspring/files/crds
 
 .PHONY: lint
 lint: $(READY) ## Style and simple mistakes
@@ -84,6 +85,7 @@ lock: $(READY) ## Write the lock files anew (the newest versions within the boun
 	$(BIN)/uv pip compile -q pyproject.toml --upgrade --extra local --extra operator --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/operator.txt -o requirements/dev.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra jobs --extra s3 --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/jobs.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra server --extra onnx --extra xgboost --extra lightgbm --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/server.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra great-expectations --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/great-expectations.txt
 	awk '/^[a-z]/{p=0} /^uv==/{p=1} p && !/#/' requirements/dev.txt > requirements/bootstrap.txt
 	echo hatchling | $(BIN)/uv pip compile -q - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/build.txt
 

@@ -33,7 +33,7 @@ def _between(low: str, high: str) -> Rule:
 
 
 _OF_COLUMN: Final = ("type", "maxNullFraction", "min", "max", "unique", "maxAge")
-_OF_TABLE: Final = ("schema", "minRows", "maxChange", "pandera")
+_OF_TABLE: Final = ("schema", "minRows", "maxChange", "pandera", "greatExpectations")
 _CLASSIFICATION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Classification"])
 _REGRESSION: Final = _quoted([m.name for m in METRICS.values() if m.task == "Regression"])
 
@@ -98,6 +98,10 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "uri needs digest: without it nobody knows which data the model learned from",
         ),
         ("!has(self.path) || !has(self.digest)", "digest belongs to uri; a file in the repository has Git's own"),
+        (
+            "!has(self.secretRef) || !has(self.uri) || !self.uri.startsWith('file:')",
+            "secretRef is for servers; a local file takes no login",
+        ),
         (
             "!has(self.path) || (" + _path("self.path")[0] + " && !self.path.endsWith('/'))",
             "path: " + _path("")[1],
@@ -195,6 +199,9 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ModelRepositorySpec", "timeout"): (_between("1s", "86400s"),),
     ("Suite", "path"): (
         (_path("self")[0] + " && self.matches('[.]ya?ml$')", _path("")[1] + ", and end in .yaml"),
+    ),
+    ("Expectations", "path"): (
+        (_path("self")[0] + " && self.endsWith('.json')", _path("")[1] + ", and end in .json"),
     ),
     ("EnvVar", "name"): (
         (

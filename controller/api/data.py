@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api import git_rules
 from controller.api.base import Column, DigestStr, Duration, Name, Strict
+from controller.api.pods import LocalRef
 
 Scalar = bool | int | float | str
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -28,6 +29,10 @@ class Dataset(Strict):
     """Address of a CSV or parquet file outside the repository; needs `digest`."""
     digest: DigestStr | None = None
     """`sha256:…` of the file at `uri`: another content is refused."""
+    secret_ref: LocalRef | None = None
+    """Secret of the namespace with the login for the server at `uri`, or for DVC's remote; docs/secrets.md says which
+    keys it needs. It must carry the label `mainspring.dev/usable-by`. A change does not retrain. Local mode has no
+    Secrets."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -35,6 +40,8 @@ class Dataset(Strict):
             raise ValueError("exactly one of path and uri must be set")
         if self.uri is not None and self.digest is None:
             raise ValueError("uri needs digest: without it nobody knows which data the model learned from")
+        if self.secret_ref is not None and (self.uri or "").startswith("file:"):
+            raise ValueError("secretRef is for servers; a local file takes no login")
         if self.path is not None:
             if self.digest is not None:
                 raise ValueError("digest belongs to uri; a file in the repository has Git's own")
@@ -104,13 +111,29 @@ class Suite(Strict):
         return value
 
 
+class Expectations(Strict):
+    """Expectations that are written in a file of the repository."""
+
+    path: RelativePath
+    """A suite of Great Expectations as JSON (0.18 or 1.x), with its own expectations only: it is read as data, and
+    judged where `mainspring[great-expectations]` is installed. The file must be among `source.paths`."""
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        problem = git_rules.path_problem(value)
+        if problem or not value.endswith(".json"):
+            raise ValueError(problem or f"the path {git_rules.shown(value)} does not end in .json")
+        return value
+
+
 class Check(Strict):
     """One rule that the data must pass before anything is trained."""
 
     name: Name
     """Name of the check, unique in the list."""
     column: Column | None = None
-    """The column that is checked; `schema`, `pandera` and volume checks need none."""
+    """The column that is checked; `schema`, `pandera`, `greatExpectations` and volume checks need none."""
     schema_: Annotated[SchemaCheck | None, Field(alias="schema")] = None
     """Which columns must be there."""
     type: Literal["Integer", "Number", "String", "Boolean", "Datetime"] | None = None
@@ -133,6 +156,8 @@ class Check(Strict):
     """Oldest that the newest value of `column` (a time) may be when the data is pinned."""
     pandera: Suite | None = None
     """A pandera schema in the repository that the data must fit."""
+    great_expectations: Expectations | None = None
+    """A suite of Great Expectations in the repository that the data must meet."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -150,6 +175,7 @@ class Check(Strict):
             "minRows": self.min_rows,
             "maxChange": self.max_change,
             "pandera": self.pandera,
+            "greatExpectations": self.great_expectations,
         }
         given = [k for k, v in of_column.items() if v is not None]
         if not given and all(v is None for v in of_table.values()):

@@ -15,15 +15,13 @@ from typing import Any, Final
 from controller.api.base import human_seconds, seconds
 from controller.api.data import Check, SchemaCheck
 from controller.api.modelrevision import CheckEvidence
-from controller.jobs import checks_pandera
+from controller.jobs import checks_gx, checks_pandera, samples
 from controller.jobs.checks_pandera import Suite
 from controller.jobs.entry import WrongInput
 from controller.jobs.split import times_of
 
 SAMPLES: Final = 3
 """Rows named in a message."""
-SAMPLE_LENGTH: Final = 24
-"""Characters of a value in a message."""
 MILLISECONDS_FROM: Final = 1e11
 """Numbers of time from here on are milliseconds since 1970, below it seconds (the year 5138)."""
 
@@ -39,6 +37,7 @@ def judge(
     champion_rows: int | None,
     now: datetime,
     suites: Mapping[str, Suite] | None = None,
+    expected: Mapping[str, checks_gx.Judged] | None = None,
 ) -> tuple[CheckEvidence, ...]:
     """Carry out all checks, in their order.
 
@@ -48,9 +47,11 @@ def judge(
         target: the column to predict, which no schema check needs to name.
         champion_rows: rows of the champion's data; None without a champion.
         now: moment that `maxAge` counts from, with a zone.
-        suites: the schemas that checks name, by path.
+        suites: the pandera schemas that checks name, by path.
+        expected: what Great Expectations made of the suites that checks name, by path.
     """
-    return tuple(_one(frame, check, target, champion_rows, now, suites or {}) for check in checks)
+    files = (suites or {}, expected or {})
+    return tuple(_one(frame, check, target, champion_rows, now, *files) for check in checks)
 
 
 def failed(name: str, message: str) -> CheckEvidence:
@@ -70,13 +71,18 @@ def _one(
     champion_rows: int | None,
     now: datetime,
     suites: Mapping[str, Suite],
+    expected: Mapping[str, checks_gx.Judged],
 ) -> CheckEvidence:
     problems: list[Problem] = []
+    judged: checks_gx.Judged | None = None
     if check.schema_ is not None:
         problems += _schema(check.schema_, [str(c) for c in frame.columns], target)
     problems += _volume(check, len(frame), champion_rows)
     if check.pandera is not None:
         problems += checks_pandera.judge(frame, suites[check.pandera.path])
+    if check.great_expectations is not None:
+        judged = expected[check.great_expectations.path]
+        problems += judged.problems
     if check.column is not None:
         if check.column in frame.columns:
             problems += _column(frame[check.column], check, now)
@@ -84,6 +90,8 @@ def _one(
             problems.append(_no_column(check.column, [str(c) for c in frame.columns]))
     if problems:
         return failed(check.name, "; ".join(problems))
+    if judged is not None:
+        return passed(check.name, judged.said)
     what = f"{check.column}: " if check.column else ""
     return passed(check.name, f"{what}{len(frame):,} rows hold to it")
 
@@ -279,10 +287,7 @@ def _age(values: Any, limit: str, now: datetime) -> Iterator[Problem]:
 def _samples(values: Any) -> str:
     """Name up to three values and their rows."""
     first = values.iloc[:SAMPLES]
-    shown = [
-        f"{text[:SAMPLE_LENGTH]}{'…' if len(text) > SAMPLE_LENGTH else ''}"
-        for text in (repr(v) if isinstance(v, str) else str(v) for v in first)
-    ]
+    shown = [samples.value(v, values.name) for v in first]
     return ", ".join(f"{v} at row {row + 1:,}" for v, row in zip(shown, first.index, strict=True))
 
 

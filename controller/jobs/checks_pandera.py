@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 from controller.api import strictyaml
 from controller.api.git_rules import shown
+from controller.jobs import samples
 from controller.jobs.entry import WrongInput
 
 SHOWN: Final = 4
@@ -247,7 +248,7 @@ def _by_pattern(frame: Any, name: str, kind: str, pattern: str) -> Iterator[str]
     bad = values[wrong]
     if len(bad):
         word = "do not begin with" if kind == "str_matches" else "do not contain"
-        rows = ", ".join(f"{_cut(v)} at row {row + 1:,}" for row, v in bad.iloc[:_SAMPLES].items())
+        rows = ", ".join(f"{samples.value(v, name)} at row {row + 1:,}" for row, v in bad.iloc[:_SAMPLES].items())
         yield f"{name} has {len(bad):,} of {len(values):,} values that {word} {shown(pattern, 60)} ({rows})"
 
 
@@ -264,8 +265,8 @@ def _said(column: str, check: str, cases: Any, rows: int) -> str:
     if not where:
         return f"{column or 'the table'} fails {check[:80]}: {_cut(first['failure_case'], 80)}"
     pairs = zip(cases["failure_case"].iloc[:_SAMPLES], where, strict=False)
-    samples = ", ".join(f"{_cut(value)} at row {int(row) + 1:,}" for value, row in pairs)
-    return f"{column} has {len(cases):,} of {rows:,} values that fail {check[:80]} ({samples})"
+    told = ", ".join(f"{samples.value(value, column)} at row {int(row) + 1:,}" for value, row in pairs)
+    return f"{column} has {len(cases):,} of {rows:,} values that fail {check[:80]} ({told})"
 
 
 def _cut(value: Any, most: int = 24) -> str:

@@ -17,7 +17,7 @@ from controller.api.git_rules import shown
 from controller.api.modelrevision import CheckEvidence, PinnedData, PinnedSource
 from controller.api.reports import Facts, FetchTask
 from controller.clients.errors import Denied, NotFound
-from controller.jobs import checks, checks_builtin, checks_pandera, fetch_dvc, split, tables
+from controller.jobs import checks, checks_builtin, checks_gx, checks_pandera, fetch_dvc, split, tables
 from controller.jobs.entry import WrongInput
 from controller.jobs.fetch_target import target_facts
 from controller.jobs.fetch_world import DATASET_MAX, World
@@ -123,21 +123,31 @@ async def prepare(task: FetchTask, datasets: Datasets, now: datetime) -> Prepare
     Raises:
         WrongInput: RuleInvalid: a file of checks cannot be used; or what `Datasets.get` says.
     """
-    suites = await _suites(task, datasets.world)
+    files = await _files(task, datasets.world)
     got = tuple([await datasets.get(d, task.source) for d in task.data])
-    return await asyncio.to_thread(_judged, task, got, now, suites)
+    return await asyncio.to_thread(_judged, task, got, now, files)
 
 
-async def _suites(task: FetchTask, world: World) -> dict[str, checks_pandera.Suite]:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files that checks name, read; by path."""
+
+    schemas: Mapping[str, checks_pandera.Suite]
+    suites: Mapping[str, checks_gx.Suite]
+
+
+async def _files(task: FetchTask, world: World) -> Files:
     """Read the files that checks name, as they are in the commit of the code."""
-    paths = sorted({c.pandera.path for c in task.checks if c.pandera})
-    texts = await world.read_many(task.source.url, task.source.commit, paths, SUITE_MAX_BYTES)
-    return {path: await asyncio.to_thread(checks_pandera.parse, texts[path], path) for path in paths}
+    schemas = {c.pandera.path for c in task.checks if c.pandera}
+    suites = {c.great_expectations.path for c in task.checks if c.great_expectations}
+    texts = await world.read_many(task.source.url, task.source.commit, sorted(schemas | suites), SUITE_MAX_BYTES)
+    return Files(
+        {path: await asyncio.to_thread(checks_pandera.parse, texts[path], path) for path in sorted(schemas)},
+        {path: checks_gx.parse(texts[path], path) for path in sorted(suites)},
+    )
 
 
-def _judged(
-    task: FetchTask, got: tuple[Got, ...], now: datetime, suites: Mapping[str, checks_pandera.Suite]
-) -> Prepared:
+def _judged(task: FetchTask, got: tuple[Got, ...], now: datetime, files: Files) -> Prepared:
     first, frame = got[0], got[0].table.frame
     separate = next((g for g in got[1:] if g.pinned.name == HOLDOUT), None)
     evidence = list(checks_builtin.judge_table(frame, task.columns))
@@ -167,7 +177,8 @@ def _judged(
         target=task.columns.target,
         champion_rows=task.champion_rows,
         now=now,
-        suites=suites,
+        suites=files.schemas,
+        expected=checks_gx.judge(frame, files.suites),
     )
     return Prepared(got, source, training, held, tuple(evidence))
 

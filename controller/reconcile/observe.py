@@ -176,7 +176,8 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
     if not chosen:
         return Refused("PathNotFound", f"source.paths selects no file of {label}")
     for check in spec.checks:
-        path = check.pandera.path if check.pandera else ""
+        of_file = check.pandera or check.great_expectations
+        path = of_file.path if of_file else ""
         if path and all(line[1] != path for line in chosen):
             if path not in by_path:
                 return _missing(f"check {check.name}: {path}", path, by_path, label)

@@ -24,7 +24,7 @@ from controller.cli.validate import validate
 
 ROOT = Path(__file__).parents[2]
 MODULE_LINES, FUNCTION_LINES = 400, 60
-LOCKS = ("bootstrap", "dev", "operator")
+LOCKS = ("bootstrap", "dev", "great-expectations", "operator")
 
 
 @cache
@@ -203,7 +203,10 @@ def test_every_line_of_a_lock_has_hashes_and_no_address(name):
 
 def test_the_lock_holds_every_dependency_within_its_bounds():
     for requirement in requirements():
-        versions = [v for n, v in locked("dev") if n == canonicalize_name(requirement.name)]
+        name = canonicalize_name(requirement.name)
+        # An extra that not even the tests' environment has, for its size, has a lock of its own.
+        lock = name if (ROOT / "requirements" / f"{name}.txt").is_file() else "dev"
+        versions = [v for n, v in locked(lock) if n == name]
         assert versions, f"{requirement} is not in the lock: run `make lock`"
         assert all(map(requirement.specifier.contains, versions)), f"{requirement}: the lock has {versions}"
     wanted = {canonicalize_name(Requirement(d).name) for d in pyproject()["project"]["dependencies"]}
