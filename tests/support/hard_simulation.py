@@ -12,7 +12,7 @@ from typing import Any
 from controller.api.meta import LABEL_REVISION, Key, Manifest, key_of
 from controller.api.statements import LedgerEntry
 from controller.clients.errors import ClientError
-from tests.support.simulation import Simulation
+from tests.support.simulation import WRITES, Simulation
 
 
 class ToldKube:
@@ -24,7 +24,7 @@ class ToldKube:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in ("apply", "create", "patch_status", "delete"):
+        if name not in WRITES:
             return found
 
         async def write(*args: Any, **kwargs: Any) -> Any:

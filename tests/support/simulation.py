@@ -30,6 +30,8 @@ from tests.support.fake_registry import FakeRegistry
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 URL = "https://git.example.com/team/bikes.git"
+WRITES = ("apply", "create", "patch_status", "patch_spec", "annotate", "delete")
+"""Methods of the object store that change something."""
 
 
 class CrashError(BaseException):
@@ -143,7 +145,7 @@ class CrashingKube:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in ("apply", "create", "patch_status", "delete"):
+        if name not in WRITES:
             return found
 
         async def write(*args: Any, **kwargs: Any) -> Any:
@@ -233,10 +235,14 @@ class Simulation:
             registry=self.registry,
             ledger=book,
             telemetry=self.traffic,
-            settings=Settings(runtime="sim", tracking_uri="http://127.0.0.1:5000", local=True),
+            settings=self.settings(),
             now=self.clock.now,
             url_of=lambda namespace, name: f"http://127.0.0.1:8080/{namespace}/{name}",
         )
+
+    def settings(self) -> Settings:
+        """Say how the controller is set up: as in local mode."""
+        return Settings(runtime="sim", tracking_uri="http://127.0.0.1:5000", local=True)
 
     # -- time --------------------------------------------------------------------------------------------------
 
@@ -280,6 +286,8 @@ class Simulation:
             "Deployment",
             "Service",
             "HTTPRoute",
+            "PodDisruptionBudget",
+            "HorizontalPodAutoscaler",
             "Pod",
         )
         objects = [m for kind in kinds for m in await self.store.list(kind)]
@@ -399,16 +407,20 @@ class Simulation:
             if ready is None:
                 continue
             champion = (status.get("champion") or {}).get("revision", "none")
-            route = await self.store.get(Key("HTTPRoute", "default", manifest["metadata"]["name"]))
-            backends = route["spec"]["rules"][0]["backendRefs"] if route else []
-            shares = " ".join(f"{b['name'].rpartition('-')[0]}={b['weight']}%" for b in backends)
             text = f"{status.get('stage')}: {ready['reason']}: {ready['message']}"
-            line = f"  champion {champion}  route {shares or 'none'}\n  {text}"
+            line = f"  champion {champion}  {await self.spread(manifest)}\n  {text}"
             seen = re.sub(r"[0-9hms]+ to go.*", "", line)
             if seen != self._last_line:
                 self._last_line = seen
                 passed = (self.clock.moment - START).total_seconds()
                 self.lines.append(f"{int(passed // 60):02d}:{int(passed % 60):02d}\n{line}")
+
+    async def spread(self, model: Manifest) -> str:
+        """Say how the requests of a model are split, as a transcript tells it."""
+        route = await self.store.get(Key("HTTPRoute", "default", model["metadata"]["name"]))
+        backends = route["spec"]["rules"][0]["backendRefs"] if route else []
+        shares = " ".join(f"{b['name'].rpartition('-')[0]}={b['weight']}%" for b in backends)
+        return f"route {shares or 'none'}"
 
     async def model(self, name: str = "bikes") -> Manifest:
         """Read the ModelSpec."""
