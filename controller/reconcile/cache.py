@@ -187,9 +187,8 @@ class CachedKube:
         key = key_of(answer)
         watched = self._namespaces is None or key.namespace in self._namespaces
         labelled = key.kind not in LABELLED or _carries(answer, SELECTOR)
-        if key.kind in KINDS and watched and labelled:
-            if self.cache.put(copy.deepcopy(answer)):
-                self.wrote(answer)
+        if key.kind in KINDS and watched and labelled and self.cache.put(copy.deepcopy(answer)):
+            self.wrote(answer)
         return answer
 
 
