@@ -47,6 +47,10 @@ unit: $(READY) ## The fast tests only
 crash: $(READY) ## Kill the controller at every write of a story; hours. CRASH="--shard 1/4 --minutes 30"
 	$(BIN)/python -m tests.crash.crash_enumeration $(CRASH)
 
+.PHONY: faults
+faults: $(READY) ## Kill the operator at every write to a real API server; an hour. FAULTS="--minutes 30"
+	$(BIN)/python -m tests.faults.enumeration $(FAULTS)
+
 .PHONY: walk
 walk: $(READY) ## Walk the plan through random worlds; SEEDS="--first 0 --seeds 100"
 	$(BIN)/python -m tests.simulation $(SEEDS)
