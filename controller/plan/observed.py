@@ -83,8 +83,10 @@ class ModelSeen:
     """There is a disruption budget."""
     autoscaler: tuple[str, int, int, int] | None = None
     """Deployment, least and most servers, percent of CPU."""
-    loaded: Mapping[str, str] | Unknown = field(default_factory=dict)
-    """Digest that each ready server of the champion says it has loaded, by pod."""
+    loaded: Mapping[str, Mapping[str, str] | Unknown] = field(default_factory=dict)
+    """Revision → pod → digest that this ready server says it has loaded; empty: it says none."""
+    strangers: tuple[str, ...] = ()
+    """Pods that get requests of the model though no Deployment made them."""
     pods: PodSettings = PLAIN
     """The operator's settings for pods."""
     lost: ModelRevisionSpec | None = None

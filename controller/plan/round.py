@@ -181,16 +181,24 @@ class Round:
 
     def _declared(self) -> tuple[Wanted, ...]:
         """Say whether the running servers of the champion have loaded what the ledger names."""
-        champion, loaded = self.champion, self.seen.loaded
+        champion = self.champion
         if champion is None:
             return ()
+        if strangers := self.seen.strangers:
+            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            message = f"pod {strangers[0]}{more} gets requests of {self.model.metadata.name}, though no Deployment"
+            text = f"{message} of it made them; delete them, and find out who put them there"
+            return ((SERVED_AS_DECLARED, "False", "ForeignServer", text),)
+        loaded = self.seen.loaded.get(champion.revision, {})
         if isinstance(loaded, Unknown):
             return ((SERVED_AS_DECLARED, "Unknown", loaded.reason, loaded.message),)
         if not loaded:
             return ((SERVED_AS_DECLARED, "Unknown", "ServersNotReady", "no server of the champion is ready"),)
         other = sorted(pod for pod, digest in loaded.items() if digest != champion.digest)
         if other:
-            text = f"{len(other)} of {len(loaded)} servers ({other[0]}) have loaded {loaded[other[0]][:19]}"
+            told = loaded[other[0]]
+            said = f"have loaded {told[:19]}" if told else "do not say what they have loaded"
+            text = f"{len(other)} of {len(loaded)} servers ({other[0]}) {said}"
             message = f"{text}, not {champion.digest[:19]}; delete them, and find out who put them there"
             return ((SERVED_AS_DECLARED, "False", "DigestMismatch", message),)
         message = f"{len(loaded)} of {len(loaded)} servers report {champion.digest[:19]}"

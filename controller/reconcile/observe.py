@@ -76,6 +76,7 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     typed = _typed_revisions(revisions)
     return ModelSeen(
         manifest=manifest,
+    figures = await surroundings.figures(world, parsed)
         model=parsed,
         lost=await survival.lost_champion(world, parsed, ledger, typed),
         source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
@@ -89,9 +90,10 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         stable=stable,
         has_budget=await surroundings.has_budget(world, key),
         autoscaler=await surroundings.autoscaler(world, key),
-        loaded=await surroundings.loaded(world, parsed),
+        loaded=figures.loaded(),
+        strangers=figures.strangers,
         pods=world.settings.pods,
-        traffic=await surroundings.traffic(world, parsed),
+        traffic=figures.counters(parsed),
         aliases=await world.ledger.aliases(registry_name(parsed)),
         url=world.url_of(namespace, key.name),
         tracking_uri=world.settings.tracking_uri,

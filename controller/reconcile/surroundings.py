@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from controller.api.kinds import ModelSpec
 from controller.api.meta import LABEL_MODEL, LABEL_REVISION, Key, Manifest
@@ -82,37 +83,71 @@ def weights(route: Manifest | None) -> dict[str, int] | None:
     return {b["name"]: b["weight"] for rule in route["spec"]["rules"] for b in rule["backendRefs"]}
 
 
-async def traffic(world: World, parsed: ModelSpec) -> Counters | Unknown:
-    """Read what the challenger's servers have counted; empty without a challenger."""
-    challenger = parsed.status.challenger
-    if challenger is None or challenger.stage not in ("Starting", "Canary"):
-        return {}
-    labels = {LABEL_MODEL: parsed.metadata.name, LABEL_REVISION: challenger.revision}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the ready servers of a model say about themselves; each of them is asked once."""
+
+    by_revision: Mapping[str, Counters | Unknown]
+    strangers: tuple[str, ...] = ()
+    """Pods that get requests of the model though no Deployment made them."""
+
+    def counters(self, parsed: ModelSpec) -> Counters | Unknown:
+        """Return what the challenger's servers have counted; empty without a challenger."""
+        found = self.by_revision.get(_challenger(parsed), {})
+        if isinstance(found, Unknown):
+            return found
+        return {k: v for k, v in found.items() if not k.partition("|")[2].startswith(_DIGEST)}
+
+    def loaded(self) -> dict[str, dict[str, str] | Unknown]:
+        """Return revision → pod → digest that it says it has loaded; empty where it says none."""
+        told: dict[str, dict[str, str] | Unknown] = {}
+        for revision, counted in self.by_revision.items():
+            if isinstance(counted, Unknown):
+                told[revision] = counted
+                continue
+            pairs = [key.partition("|") for key in counted]
+            silent = {pod: "" for pod, _, _ in pairs}
+            told[revision] = silent | {p: k.removeprefix(_DIGEST) for p, _, k in pairs if k.startswith(_DIGEST)}
+        return told
+
+
+async def figures(world: World, parsed: ModelSpec) -> Figures:
+    """Ask the ready servers of a model for their figures.
+
+    Local mode asks the challenger's alone: a server there is started with its digest by the same process.
+    """
+    labels = {LABEL_MODEL: parsed.metadata.name}
+    if world.settings.local:
+        if not _challenger(parsed):
+            return Figures(by_revision={})
+        labels[LABEL_REVISION] = _challenger(parsed)
     pods = await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
     servers = [p for p in pods if LABEL_DEPLOYMENT in p["metadata"]["labels"] and _is_ready(p)]
+    by_revision: dict[str, list[Manifest]] = {}
+    for pod in servers:
+        if _is_made(pod):
+            by_revision.setdefault(pod["metadata"]["labels"].get(LABEL_REVISION, ""), []).append(pod)
+    found = {revision: await _counters(world, some) for revision, some in by_revision.items()}
+    answering = [p for p in pods if p["metadata"]["labels"].get(LABEL_COMPONENT) == "server" and _is_ready(p)]
+    strangers = () if world.settings.local else tuple(p["metadata"]["name"] for p in answering if not _is_made(p))
+    return Figures(by_revision=found, strangers=strangers)
+
+
+def _challenger(parsed: ModelSpec) -> str:
+    challenger = parsed.status.challenger
+    return challenger.revision if challenger is not None and challenger.stage in ("Starting", "Canary") else ""
+
+
+async def _counters(world: World, pods: Sequence[Manifest]) -> Counters | Unknown:
     try:
-        counted = await world.telemetry.counters(servers)
+        return await world.telemetry.counters(pods)
     except ClientError as error:
         return Unknown(error.reason, error.message)
-    return {k: v for k, v in counted.items() if not k.partition("|")[2].startswith(_DIGEST)}
 
 
-async def loaded(world: World, parsed: ModelSpec) -> dict[str, str] | Unknown:
-    """Ask each ready server of the champion which artifact it has loaded: digest by pod.
-
-    Local mode asks nobody: a server there is started with its digest by the same process.
-    """
-    champion = parsed.status.champion
-    if world.settings.local or champion is None:
-        return {}
-    labels = {LABEL_MODEL: parsed.metadata.name, LABEL_REVISION: champion.revision, LABEL_COMPONENT: "server"}
-    pods = await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
-    try:
-        counted = await world.telemetry.counters([p for p in pods if _is_ready(p)])
-    except ClientError as error:
-        return Unknown(error.reason, error.message)
-    pairs = (key.partition("|") for key in counted)
-    return {pod: key.removeprefix(_DIGEST) for pod, _, key in pairs if key.startswith(_DIGEST)}
+def _is_made(pod: Manifest) -> bool:
+    """Tell whether something made this pod; one that a person made by hand has no controller."""
+    return any(o.get("controller") for o in pod["metadata"].get("ownerReferences", ()))
 
 
 def _is_ready(pod: Manifest) -> bool:
