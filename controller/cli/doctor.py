@@ -47,21 +47,23 @@ USER_RIGHTS: Final = (
 )
 """What the verbs of the command line need: (verb, group, resource)."""
 OPERATOR_RIGHTS: Final = (
-    *((verb, "mainspring.dev", kind) for kind in OWN for verb in _WRITES),
+    *((verb, "mainspring.dev", "modelspecs") for verb in _WRITES),
+    *((verb, "mainspring.dev", "modelrevisions") for verb in ("get", "list", "watch", "create")),
+    *((verb, "mainspring.dev", "modelrepositories") for verb in ("get", "list", "watch")),
     *(("patch", "mainspring.dev", f"{kind}/status") for kind in OWN),
-    *((verb, "batch", "jobs") for verb in _WRITES),
+    *((verb, "batch", "jobs") for verb in _WRITES if verb != "delete"),
     *((verb, "apps", "deployments") for verb in _WRITES),
-    *(
-        (verb, "", kind)
-        for kind in ("services", "configmaps")
-        for verb in ("get", "list", "create", "patch", "delete")
-    ),
-    *((verb, "", "pods") for verb in ("get", "list", "watch")),
+    *((verb, "gateway.networking.k8s.io", "httproutes") for verb in _WRITES if verb != "delete"),
+    *((verb, "", "services") for verb in _WRITES if verb != "watch"),
+    *((verb, "", "configmaps") for verb in ("get", "create", "patch")),
+    *((verb, "", "pods") for verb in ("list", "watch")),
     ("create", "", "events"),
     ("get", "", "secrets"),
-    *((verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "patch")),
+    *((verb, "policy", "poddisruptionbudgets") for verb in ("get", "create", "patch")),
+    *((verb, "autoscaling", "horizontalpodautoscalers") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "watch", "create", "patch")),
 )
-"""What the operator needs in every namespace that it serves."""
+"""What the operator needs in every namespace that it serves: what the chart grants."""
 
 
 @dataclass(frozen=True, slots=True)
