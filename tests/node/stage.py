@@ -5,76 +5,33 @@ The six steps themselves are those of `mainspring demo`, unchanged; here is only
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from controller.api.meta import API_VERSION, Key, Manifest
+import yaml
+
+from controller.api.meta import Key, Manifest
 from controller.cli.demo_stage import MODEL, Repository
 from controller.cli.errors import Failure
 from controller.clients.kube import KubeClient
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.processes import wait_until
+from tests.cluster.node import Node
 
-GIT_PORT = 8080
 OPERATOR = "app.kubernetes.io/name=mainspring,app.kubernetes.io/component=operator"
-_SCRIPT = Path(__file__).with_name("git_http.py")
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster"
 
 
-def git_pod(image: str, namespace: str) -> list[tuple[str, Manifest]]:
-    """Write the objects of the Git server, each with the collection it belongs to."""
-    meta = {"name": "git", "namespace": namespace, "labels": {"app": "git"}}
-    container = {
-        "name": "git",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "/script/git_http.py", "/repositories", str(GIT_PORT)],
-        "ports": [{"containerPort": GIT_PORT}],
-        "readinessProbe": {"tcpSocket": {"port": GIT_PORT}, "periodSeconds": 1},
-        "securityContext": _RESTRICTED,
-        "volumeMounts": [
-            {"name": "script", "mountPath": "/script"},
-            {"name": "repositories", "mountPath": "/repositories"},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
-    }
-    volumes = [
-        {"name": "script", "configMap": {"name": "git"}},
-        {"name": "repositories", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
-    ]
-    template = {"metadata": {"labels": {"app": "git"}}, "spec": {"containers": [container], "volumes": volumes}}
-    core, apps = f"/api/v1/namespaces/{namespace}", f"/apis/apps/v1/namespaces/{namespace}"
-    script = {"git_http.py": _SCRIPT.read_text()}
-    deployment = {"selector": {"matchLabels": {"app": "git"}}, "template": template}
-    service = {"selector": {"app": "git"}, "ports": [{"port": 80, "targetPort": GIT_PORT}]}
-    return [
-        (f"{core}/configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": script}),
-        (
-            f"{apps}/deployments",
-            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
-        ),
-        (f"{core}/services", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service}),
-    ]
-
-
-def start_git(plane: ControlPlane, image: str, namespace: str) -> str:
-    """Start the Git server and wait until it is ready; returns the address that pods and this host reach."""
-    for collection, manifest in git_pod(image, namespace):
-        plane.apply(manifest, collection)
-
-    def available() -> bool:
-        return is_available(plane, namespace, "git")
-
-    wait_until(available, "waiting for the Git server's pod", 120)
-    found = plane.request("GET", f"/api/v1/namespaces/{namespace}/services/git")
+def start_git(node: Node, image: str, namespace: str, scratch: Path) -> str:
+    """Apply `examples/cluster` with the node's own image; returns the address of its Git server for this host."""
+    repository, _, tag = image.rpartition(":")
+    shutil.copytree(_EXAMPLE, scratch / "example")
+    images = [{"name": "mainspring-jobs", "newName": repository, "newTag": tag}]
+    overlay = {"resources": ["example"], "namespace": namespace, "images": images}
+    (scratch / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    node.kubectl("apply", "-k", str(scratch))
+    node.kubectl("rollout", "status", "deployment/git", "-n", namespace, "--timeout=120s")
+    found = node.plane.request("GET", f"/api/v1/namespaces/{namespace}/services/git")
     return f"http://{found['spec']['clusterIP']}"
 
 
@@ -117,15 +74,11 @@ class ClusterRepository(Repository):
 class ClusterOperator:
     """The operator of the chart, killed by killing its pod."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, url: str) -> None:
-        self._plane, self._namespace, self._url = plane, namespace, url
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self._plane, self._namespace = plane, namespace
 
     def start(self) -> None:
-        """Have it follow the repository; a killed one is started again by its Deployment."""
-        spec = {"url": self._url, "ref": {"branch": "main"}, "path": "deploy", "interval": "1s"}
-        meta = {"name": "team", "namespace": self._namespace}
-        manifest = {"apiVersion": API_VERSION, "kind": "ModelRepository", "metadata": meta, "spec": spec}
-        self._plane.apply(manifest, f"/apis/{API_VERSION}/namespaces/{self._namespace}/modelrepositories")
+        """Do nothing: its Deployment starts a killed one again."""
 
     def pods(self) -> list[Manifest]:
         """List its pods."""

@@ -1,7 +1,9 @@
 """A Git server over smart HTTP for a pod: `git http-backend` behind Python's own HTTP server, fetch and push.
 
-Runs as a script inside the image `jobs`, which has Python and git and nothing of the tests, so it imports nothing
-of the project.  Usage: `python git_http.py ROOT PORT`; makes ROOT/bikes.git when it is not there.
+For trying Mainspring out on a cluster that has no Git server: no users, no encryption, gone with its pod.
+Runs in the image `jobs`, which has Python and git.
+
+Usage: `python git_http.py ROOT PORT`; makes ROOT/bikes.git when it is not there.
 """
 
 from __future__ import annotations
