@@ -5,11 +5,8 @@ The six steps themselves are those of `mainspring demo`, unchanged; here is only
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from controller.api.meta import Key, Manifest
 from controller.cli.demo_stage import MODEL, Repository
@@ -22,14 +19,9 @@ OPERATOR = "app.kubernetes.io/name=mainspring,app.kubernetes.io/component=operat
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster"
 
 
-def start_git(node: Node, image: str, namespace: str, scratch: Path) -> str:
-    """Apply `examples/cluster` with the node's own image; returns the address of its Git server for this host."""
-    repository, _, tag = image.rpartition(":")
-    shutil.copytree(_EXAMPLE, scratch / "example")
-    images = [{"name": "mainspring-jobs", "newName": repository, "newTag": tag}]
-    overlay = {"resources": ["example"], "namespace": namespace, "images": images}
-    (scratch / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    node.kubectl("apply", "-k", str(scratch))
+def start_git(node: Node, namespace: str) -> str:
+    """Apply `examples/cluster`; returns the address of its Git server for this host."""
+    node.kubectl("apply", "-n", namespace, "-k", str(_EXAMPLE))
     node.kubectl("rollout", "status", "deployment/git", "-n", namespace, "--timeout=120s")
     found = node.plane.request("GET", f"/api/v1/namespaces/{namespace}/services/git")
     return f"http://{found['spec']['clusterIP']}"

@@ -22,42 +22,24 @@ from tests.node.stage import ClusterOperator, ClusterRepository, ClusterView, is
 from tests.support.helm import Release
 
 EXAMPLE = Path(controller.__file__).parent.parent / "examples" / "bikes"
-NAMESPACE = "team"
+NAMESPACE = "story"
 STEP_LIMIT_S = 300.0
 
 
-def values(images: dict[str, str]) -> dict[str, object]:
-    """Write the values of a trial on one node without a registry or volumes."""
-    named = {}
-    for target, name in images.items():
-        repository, _, tag = name.rpartition(":")
-        named[target] = {"repository": repository, "tag": tag}
-    return {
-        "images": {**named, "pullPolicy": "Never"},
-        "mlflow": {"enabled": True, "persistence": {"enabled": False}},
-        "git": {"allowedHosts": ["git"], "protocols": ["http"]},
-    }
+VALUES = (
+    *("--set", "mlflow.enabled=true", "--set", "mlflow.persistence.enabled=false"),
+    *("--set", "git.protocols={http}", "--set", "git.allowedHosts={git}"),
+)
 
 
 @pytest.fixture(scope="module")
-def images(node: Node) -> dict[str, str]:
-    """Names of our images by target, on the node."""
-    from tests.cluster.images import on_node
-
-    return on_node(node)
-
-
-@pytest.fixture(scope="module")
-def installed(node: Node, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+def installed(node: Node, images: dict[str, str]) -> str:
     """Install the chart as the README does; returns the address of the Git server."""
+    assert set(images) == {"operator", "jobs", "server"}
     namespace = {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
     node.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": namespace}, "/api/v1/namespaces")
-    scratch = tmp_path_factory.mktemp("installed")
-    file = scratch / "values.json"
-    file.write_text(json.dumps(values(images)))
-    Release(node.plane, NAMESPACE).helm("install", "--values", str(file), "--wait", "--timeout", "4m")
-    (scratch / "git").mkdir()
-    return start_git(node, images["jobs"], NAMESPACE, scratch / "git")
+    Release(node.plane, NAMESPACE).helm("install", *VALUES, "--wait", "--timeout", "4m")
+    return start_git(node, NAMESPACE)
 
 
 async def play(node: Node, address: str, scratch: Path) -> tuple[list[str], Traffic]:
