@@ -74,9 +74,9 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
     ledger = await world.ledger.read(registry_name(parsed), environment, known_entries=noted)
     typed = _typed_revisions(revisions)
+    figures = await surroundings.figures(world, parsed)
     return ModelSeen(
         manifest=manifest,
-    figures = await surroundings.figures(world, parsed)
         model=parsed,
         lost=await survival.lost_champion(world, parsed, ledger, typed),
         source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
