@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs our wheel into an environment and takes out what no image needs; run while images are built.
-#   prune.sh ENVIRONMENT WHEEL
+# Makes an environment from a hashed lock and takes out what no image needs; run while images are built.
+#   prune.sh LOCK ENVIRONMENT
 set -eu
-place=$1 wheel=$2
-/opt/build/bin/uv --quiet pip install --python "$place/bin/python" --offline --no-deps "$wheel"
+lock=$1 place=$2
+/opt/build/bin/uv --quiet venv --python "$(command -v python3)" "$place"
+/opt/build/bin/uv --quiet pip sync --python "$place/bin/python" --require-hashes "$lock"
 packages=$("$place/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 # Tests and headers of packages. numpy.testing, sklearn.utils._testing and the like are imported, so only folders
@@ -13,6 +14,8 @@ for package in numpy pandas scipy sklearn pyarrow matplotlib mpl_toolkits skops 
   find "$packages/$package" -type d -name tests -prune -exec rm -rf {} +
 done
 rm -rf "$packages/pyarrow/include" "$packages/numpy/_core/include" "$packages/pyarrow/src"
+# A second copy of every class of the client, for asyncio: 40 MB that nothing here imports.
+rm -rf "$packages/kubernetes/aio"
 find "$packages" -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Bytecode that is valid by itself: checked against no clock, so it stays valid in any copy of the image.

@@ -74,12 +74,14 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
     """Body; a `Status` of the API server by default."""
+    message: str = ""
+    """What that `Status` says."""
 
     def body(self) -> bytes:
         """Build the body."""
         if self.text:
             return self.text.encode()
-        said = f"the fault proxy answers {self.code}"
+        said = self.message or f"the fault proxy answers {self.code}"
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": said}
         return json.dumps(status | {"reason": self.reason, "code": self.code}).encode()
 

@@ -1,0 +1,246 @@
+"""Builds our images from the repository's Dockerfile on machines that reach no image registry.
+
+The base is a Debian made here by mmdebstrap, under the name that the Dockerfile's BASE is then set to.  Everything
+is made once per content and kept in the cache directory: the builder's layers, and one archive per image that a
+node imports.  The machine's package index and certificates are handed to the build as secrets, so they are in no
+image and in no file of the repository.  Root only.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.build import SOURCES, cache_directory, locked, say
+from tests.cluster.oci import write_image
+from tests.cluster.packages import IMAGES, installed
+
+ROOT = SOURCES.parent.parent
+TARGETS = ("operator", "jobs", "server")
+_BASE_PACKAGES = ("python3", "python3-venv", "git", "openssh-client", "ca-certificates", "libgomp1")
+_BASE_OPTIONS = (
+    "--variant=minbase",
+    f"--include={','.join(_BASE_PACKAGES)}",
+    *(f"--dpkgopt=path-exclude=/usr/share/{place}/*" for place in ("doc", "info", "locale", "man")),
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+)
+# What the Dockerfile copies, besides itself.
+_CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements", "controller")
+_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+class ImageFailed(RuntimeError):
+    """An image could not be built; the message ends with what the builder printed."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the cache: its name with a tag, an archive that nodes import, its uncompressed size in bytes."""
+
+    name: str
+    archive: Path
+    size: int
+
+
+def base_image() -> Image:
+    """A Debian bookworm with what the three images have in common, made now if this machine has none.
+
+    Raises NotInstalled without root or packages, ImageFailed when mmdebstrap fails.
+    """
+    key = hashlib.sha256("\n".join(_BASE_OPTIONS).encode()).hexdigest()[:12]
+    place = cache_directory() / "images"
+    place.mkdir(exist_ok=True)
+    archive, name = place / f"base-{key}.tar", f"localhost/mainspring-base:{key}"
+    with locked(place / "base.lock", "the base image"):
+        if not archive.exists():
+            installed(IMAGES, "building images")
+            _make_base(archive, name)
+    return Image(name, archive, _size(archive))
+
+
+def build(target: str) -> Image:
+    """The image of a target of the Dockerfile, built now unless this very content was built before."""
+    base = base_image()
+    key = _content_key(base.name)
+    place = cache_directory() / "images"
+    archive, name = place / f"{target}-{key}.tar", f"localhost/mainspring-{target}:{key}"
+    with locked(place / "build.lock", "images"):
+        if not archive.exists():
+            installed(IMAGES, "building images")
+            _Builder(place).build(base, target, name, archive)
+            for old in place.glob(f"{target}-*.tar"):
+                if old != archive:
+                    old.unlink()
+    return Image(name, archive, _size(archive))
+
+
+class _Builder:
+    """buildah with a store, settings and temporary files of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place / "buildah"
+        (self._place / "tmp").mkdir(parents=True, exist_ok=True)
+        self._policy = self._place / "policy.json"
+        self._policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+        # Fast where the kernel can; inside of some containers it cannot.
+        self._driver = "overlay" if self._run(["images"], driver="overlay").returncode == 0 else "vfs"
+
+    def build(self, base: Image, target: str, name: str, archive: Path) -> None:
+        """Build `target` on `base`, call it `name` and write it to `archive`."""
+        started = time.monotonic()
+        say(f"building the image {name} (minutes the first time)")
+        if self._run(["inspect", "--type", "image", base.name]).returncode:
+            self._must(["pull", *self._trusting(), f"docker-archive:{base.archive}"])
+        with tempfile.TemporaryDirectory(dir=self._place / "tmp") as secrets:
+            command = ["bud", "--isolation", "chroot", "--layers", "--pull-never", *self._trusting()]
+            command += ["--build-arg", f"BASE={base.name}", *_secrets(Path(secrets))]
+            self._must([*command, "--target", target, "--tag", name, str(ROOT)])
+        partial = archive.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        self._must(["push", *self._trusting(), name, f"docker-archive:{partial}:{name}"])
+        partial.rename(archive)
+        self._forget(target, name)
+        say(f"{name}: {_size(archive) / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
+
+    def _forget(self, target: str, name: str) -> None:
+        """Drop earlier images of the target; layers that the newest shares stay."""
+        listed = self._run(["images", "--format", "{{.Name}}:{{.Tag}}"]).stdout.split()
+        old = [each for each in listed if each.startswith(f"localhost/mainspring-{target}:") and each != name]
+        if old:
+            self._run(["rmi", *old])
+
+    def _trusting(self) -> list[str]:
+        return ["--signature-policy", str(self._policy)]
+
+    def _must(self, arguments: list[str]) -> None:
+        done = self._run(arguments)
+        if done.returncode:
+            raise ImageFailed(
+                f"`buildah {' '.join(arguments[:2])} …` ended with {done.returncode}:\n"
+                f"{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+            )
+
+    def _run(self, arguments: list[str], driver: str = "") -> subprocess.CompletedProcess[str]:
+        chosen = driver or self._driver
+        store = self._place / chosen
+        command = ["buildah", "--storage-driver", chosen, "--root", str(store), "--runroot", f"{store}-run"]
+        # Cache mounts live in its temporary directory.
+        environment = {**os.environ, "TMPDIR": str(self._place / "tmp")}
+        return subprocess.run(
+            [*command, *arguments], env=environment, capture_output=True, text=True, errors="replace", check=False
+        )
+
+
+def _make_base(archive: Path, name: str) -> None:
+    say(f"making the base image {name} (once; a minute or two)")
+    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+        layer, partial = Path(scratch) / "layer.tar", Path(scratch) / "image.tar"
+        command = ["mmdebstrap", "--quiet", *_BASE_OPTIONS, *_proxies(), "bookworm", str(layer), *_mirrors()]
+        environment = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ImageFailed(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        write_image(partial, name, layer, {"Env": [path], "Cmd": ["bash"]})
+        partial.rename(archive)
+
+
+def _mirrors() -> list[str]:
+    """The machine's own sources of Debian bookworm as lines for mmdebstrap; none where it has no such."""
+    asked = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {tuple(line.split()) for line in asked.stdout.splitlines()}
+    suites = ("bookworm", "bookworm-updates", "bookworm-security")
+    lines = sorted(
+        {
+            f"deb {each[0]} {each[1]} main"
+            for each in found
+            if len(each) == 3 and each[1] in suites and each[2] == "main"
+        }
+    )
+    return lines if any(" bookworm main" in line for line in lines) else []
+
+
+def _proxies() -> list[str]:
+    """What apt-get is told here about proxies, as options of mmdebstrap."""
+    asked = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False)
+    wanted = ("Acquire::http::Proxy ", "Acquire::https::Proxy ")
+    return [f"--aptopt={line}" for line in asked.stdout.splitlines() if line.startswith(wanted)]
+
+
+def _secrets(place: Path) -> list[str]:
+    """The machine's package index, proxy and certificates as build secrets, written to `place`."""
+    settings = _pip_settings()
+    pip = ["[global]", *(f"{key} = {value}" for key, value in settings.items())]
+    # uv reads no settings of pip.
+    uv = {"index-url": os.environ.get("UV_DEFAULT_INDEX") or settings.get("index-url")}
+    extra = settings.get("extra-index-url", "").split()
+    lines = [f"{key} = {json.dumps(value)}" for key, value in uv.items() if value]
+    lines += [f"extra-index-url = {json.dumps(extra)}"] if extra else []
+    hosts = settings.get("trusted-host", "").split()
+    lines += [f"allow-insecure-host = {json.dumps(hosts)}"] if hosts else []
+    secrets = {"pip": "\n".join(pip), "uv": "\n".join(lines)}
+    options: list[str] = []
+    for name, content in secrets.items():
+        file = place / name
+        file.touch(mode=0o600)
+        file.write_text(content + "\n")
+        options += ["--secret", f"id={name},src={file}"]
+    known = [os.environ.get(name, "") for name in ("PIP_CERT", "SSL_CERT_FILE")] + list(_CERTIFICATES)
+    certificates = next((path for path in known if path and Path(path).is_file()), None)
+    return options + (["--secret", f"id=ca,src={certificates}"] if certificates else [])
+
+
+def _pip_settings() -> dict[str, str]:
+    """What pip is told on this machine by files and environment; the environment comes last and wins."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in asked.stdout.splitlines():
+        name, _, value = line.partition("=")
+        section, _, key = name.rpartition(".")
+        if section in found and key in ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout"):
+            found[section][key] = " ".join(str(ast.literal_eval(value)).split())
+    return {key: value for section in found.values() for key, value in section.items()}
+
+
+def _content_key(base: str) -> str:
+    digest = hashlib.sha256(base.encode())
+    for file in _context():
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def _context() -> Iterator[Path]:
+    for name in _CONTEXT:
+        place = ROOT / name
+        if place.is_file():
+            yield place
+        else:
+            yield from sorted(f for f in place.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+
+
+def _size(archive: Path) -> int:
+    """Layers in our archives are not compressed, so an archive is as large as its image."""
+    return archive.stat().st_size
+
+
+def remove_all() -> None:
+    """Remove every image, archive and layer from the cache."""
+    shutil.rmtree(cache_directory() / "images", ignore_errors=True)
