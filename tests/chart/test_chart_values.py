@@ -45,6 +45,7 @@ def operator_env(text):
 def test_values_render_as_the_golden_file_says(name, request):
     parts = [p for p in re.split(r"(?m)^---\n", rendered(name)) if "kind: CustomResourceDefinition" not in p]
     text = re.sub(r"(?m)^(  key\.pem: )\S{20,}$", r"\1<made once>", "---\n".join(parts))
+    text = re.sub(r"(?m)^(  mainspring\.json: ).*$", r"\1<files/dashboard.json>", text)
     golden = HERE / "golden" / f"{name}.yaml"
     if request.config.getoption("--update-golden"):
         golden.write_text(text)
@@ -115,6 +116,11 @@ def test_a_value_that_is_wrong_is_refused_by_name(wrong, said):
     with pytest.raises(RuntimeError, match="don't meet the specifications") as refused:
         template(*URI, "--set", wrong)
     assert said in str(refused.value)
+
+
+def test_two_replicas_must_not_have_one_name():
+    with pytest.raises(RuntimeError, match="two of one name would both lead"):
+        template(*URI, "--set", "replicas=2", "--set", "settings.identity=me")
 
 
 def test_an_installation_that_names_no_mlflow_is_told_what_to_say():

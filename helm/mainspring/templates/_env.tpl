@@ -24,6 +24,7 @@
 - {name: MAINSPRING_LEASE_NAME, value: {{ $s.leaseName | quote }}}
 - {name: MAINSPRING_LEASE_NAMESPACE, value: {{ include "mainspring.leaseNamespace" . | quote }}}
 {{- if $s.identity }}
+{{- if gt (int .Values.replicas) 1 }}{{ fail "settings.identity must be empty when there are several replicas: two of one name would both lead" }}{{ end }}
 - {name: MAINSPRING_IDENTITY, value: {{ $s.identity | quote }}}
 {{- else }}
 - {name: MAINSPRING_IDENTITY, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
