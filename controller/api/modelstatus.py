@@ -96,6 +96,8 @@ class ServedRevision(Lenient):
     """When it became champion, RFC 3339."""
     evidence: str = ""
     """Where the full report is: `mlflow:/<run>/mainspring/report.json`."""
+    runtime: str = ""
+    """Environment that it was judged in; its servers are named by it."""
 
 
 class ChallengerStatus(Lenient):

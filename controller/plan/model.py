@@ -356,6 +356,7 @@ def _champion_status(r: Round) -> ServedRevision | None:
         weight=(r.seen.route or {}).get(champion.deployment, 0),
         since=champion.since,
         evidence=f"mlflow:/{champion.run}/mainspring/report.json",
+        runtime=champion.runtime,
     )
 
 

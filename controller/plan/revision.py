@@ -45,7 +45,11 @@ RevisionPlan = Plan[ModelRevisionStatus]
 
 def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
     """Decide the next step for one revision. No I/O; same input, same plan."""
-    before, job = seen.revision.status, seen.job
+    before = seen.revision.status
+    if seen.job is not None and is_measured(before) and seen.job.attempt + 1 < _next_attempt(before):
+        # The Job of a later attempt is gone, its result is here: what is left of earlier ones says nothing.
+        seen = replace(seen, job=None)
+    job = seen.job
     if job is None:
         if is_measured(before):
             return _measured(seen, before)
@@ -141,6 +145,7 @@ def _start(
         wanted=model.spec.training,
         settings=seen.pods,
         runtime=seen.runtime,
+        secrets=tasks.secrets(seen.revision, model),
     )
     action = StartTraining(
         revision=seen.revision,
@@ -378,7 +383,8 @@ def _progress(job: JobSeen, now: datetime) -> str:
 
 def registry_name(model: ModelSpec) -> str:
     """Name of the registered model."""
-    return model.spec.registry.name if model.spec.registry else model.metadata.name
+    wanted = model.spec.registry.name if model.spec.registry else None
+    return wanted or model.metadata.name
 
 
 def _waiting(status: ModelRevisionStatus, reason: str, message: str, next_s: float | None = None) -> RevisionPlan:

@@ -249,7 +249,8 @@ def find_champion(seen: ModelSeen, status: ModelSpecStatus) -> Served | None:
             digest=cached.digest,
             version=cached.version,
             commit=cached.commit,
-            runtime=_runtime(seen, cached.revision),
+            # Not from its object first: that may be gone, and without it its servers would have another name.
+            runtime=cached.runtime or _runtime(seen, cached.revision),
             since=cached.since,
         )
     last = seen.ledger.champion

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from controller.api.hashes import canonical
@@ -20,6 +20,7 @@ from controller.plan.verdict import Unknown
 from controller.reconcile.ports import RegistryPort
 
 FRESH: Final = timedelta(seconds=30)
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class LedgerBook:
         known = self._ledgers.get((name, environment))
         # A status that knows of more entries was written by another controller since.
         behind = known is not None and len(known[1].entries) < known_entries
-        if known is not None and not behind and self.now() - known[0] < FRESH:
+        if known is not None and not behind and self._is_fresh(known[0]):
             return known[1]
         try:
             found = await self.registry.read_ledger(name, environment)
@@ -66,6 +67,10 @@ class LedgerBook:
         finally:
             self._stale(entry.name, entry.environment)
 
+    def _is_fresh(self, read_at: datetime) -> bool:
+        """Tell whether a read is recent; one from the future is not: the clock was set back since."""
+        return timedelta(0) <= self.now() - read_at < FRESH
+
     def _open(self, envelope: bytes) -> VerifiedOrProblem:
         try:
             return Verified(self.verifier.open(envelope, LEDGER_TYPE).payload)
@@ -76,7 +81,7 @@ class LedgerBook:
         """Have the ledger read again, and keep what is known for when that fails."""
         known = self._ledgers.get((name, environment))
         if known is not None:
-            self._ledgers[(name, environment)] = (known[0] - FRESH, known[1])
+            self._ledgers[(name, environment)] = (NEVER, known[1])
 
     def forget(self) -> None:
         """Forget all that was read: another controller may have written since."""
@@ -90,7 +95,7 @@ class LedgerBook:
     async def aliases(self, name: str) -> Mapping[str, str] | Unknown:
         """Return alias → version of a registered model; empty when it is not registered yet."""
         known = self._aliases.get(name)
-        if known is not None and self.now() - known[0] < FRESH:
+        if known is not None and self._is_fresh(known[0]):
             return known[1]
         try:
             found: Mapping[str, str] = await self.registry.get_aliases(name)

@@ -1,0 +1,63 @@
+"""Stories that random walks found: each is told again, short, so that what broke there once never breaks again.
+
+The walks are in tests/simulation; here is only what they found, by the name of what people would have seen.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from controller.api.meta import Key, key_of
+from tests.support.hard_simulation import HardSimulation
+from tests.unit.stories.test_stories import FIRST, first_commit, spec
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_champions_servers_stay_when_its_object_and_route_are_gone_while_mlflow_is_away() -> None:
+    s = HardSimulation()
+    await first_commit(s)
+    (servers,) = [key_of(d) for d in await s.store.list("Deployment")]
+    (revision,) = [key_of(m) for m in await s.store.list("ModelRevision")]
+    s.restart()
+    await s.store.delete(revision)
+    await s.settle()
+    s.restart()
+    s.registry.down = True
+    (revision,) = [key_of(m) for m in await s.store.list("ModelRevision")]
+    found = await s.store.get(revision)
+    assert found is not None
+    await s.store.patch_status(revision, {}, uid=found["metadata"]["uid"])
+    await s.store.delete(Key("HTTPRoute", "default", "bikes"))
+    await s.run(60)
+    assert [key_of(d) for d in await s.store.list("Deployment")] == [servers]
+    assert await s.shares() == {revision.name: 100}
+
+
+async def test_a_clock_that_was_set_back_delays_no_decision() -> None:
+    s = HardSimulation()
+    s.git.commit("Predict bikes", FIRST)
+    await s.store.apply(spec())
+    await s.run(20)
+    s.clock.advance(10)
+    await s.kubelet()  # The training has ended, and nobody has looked.
+    s.clock.moment -= timedelta(days=1)
+    await s.run(120)
+    ready = await s.condition()
+    assert (ready["status"], ready["reason"]) == ("True", "Succeeded"), ready["message"]
+
+
+async def test_nothing_is_trained_again_when_the_job_that_succeeded_is_gone_and_one_that_failed_is_left() -> None:
+    s = HardSimulation()
+    s.fail_training = lambda job: job["metadata"]["name"].endswith("-1")
+    await first_commit(s)
+    await s.run(120)
+    (champion,) = await s.shares()
+    assert s.jobs_started == [f"{champion}-train-1", f"{champion}-train-2"]
+    await s.store.delete(Key("Job", "default", f"{champion}-train-2"))
+    await s.run(120)
+    assert s.jobs_started == [f"{champion}-train-1", f"{champion}-train-2"]
+    (ready,) = [c for c in (await s.model())["status"]["conditions"] if c["type"] == "Ready"]
+    assert ready["status"] == "True", ready["message"]
