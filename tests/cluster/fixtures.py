@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.cluster.control_plane import ControlPlane
+    from tests.cluster.node import Node
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,36 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     made(control_plane, name)
     yield name
     unmade(control_plane, name)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A cluster with a node that runs pods, with our kinds and the Gateway API's; needs root."""
+    from tests.cluster.definitions import apply_definitions
+    from tests.cluster.node import Node
+
+    running = Node.start(tmp_path_factory.mktemp("node"), audit=True)
+    try:
+        apply_definitions(running.plane)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def images(node: Node) -> dict[str, str]:
+    """The names of our images by target (operator, jobs, server) and of their `base`; `node` has them all."""
+    from tests.cluster.images import imported
+
+    return imported(node)
+
+
+@pytest.fixture
+def restricted(node: Node) -> Iterator[str]:
+    """A fresh namespace of `node` that takes only pods of the restricted standard; deleted afterwards."""
+    from tests.cluster.namespaces import made, unmade
+
+    name = f"test-{secrets.token_hex(4)}"
+    made(node.plane, name, {"pod-security.kubernetes.io/enforce": "restricted"})
+    yield name
+    unmade(node.plane, name)

@@ -20,10 +20,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.cluster.build import SOURCES, cache_directory, locked, say
 from tests.cluster.oci import write_image
 from tests.cluster.packages import IMAGES, installed
+
+if TYPE_CHECKING:
+    from tests.cluster.node import Node
 
 ROOT = SOURCES.parent.parent
 TARGETS = ("operator", "jobs", "server")
@@ -239,6 +243,16 @@ def _context() -> Iterator[Path]:
 def _size(archive: Path) -> int:
     """Layers in our archives are not compressed, so an archive is as large as its image."""
     return archive.stat().st_size
+
+
+def imported(node: Node) -> dict[str, str]:
+    """Give the node our images and their base; their names by target, and `base`."""
+    made = {"base": base_image(), **{target: build(target) for target in TARGETS}}
+    there = node.images()
+    for image in made.values():
+        if image.name not in there:
+            node.import_image(image.archive)
+    return {target: image.name for target, image in made.items()}
 
 
 def remove_all() -> None:

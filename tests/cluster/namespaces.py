@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import wait_until
 
 
-def made(plane: ControlPlane, name: str, **labels: str) -> None:
+def made(plane: ControlPlane, name: str, labels: Mapping[str, str] | None = None) -> None:
     """Make a namespace and wait until pods may be made in it (its service account and root certificate exist)."""
-    metadata = {"name": name, "labels": {key.replace("__", "/"): value for key, value in labels.items()}}
+    metadata = {"name": name, "labels": dict(labels or {})}
     plane.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
     def settled() -> bool:

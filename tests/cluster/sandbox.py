@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -131,7 +131,9 @@ class Sandbox:
         self._holder = Server("sandbox", command, self.directory / "sandbox.log")
         wait_until(told.exists, "waiting for the sandbox", 30, self._holder)
         self._pid = int(told.read_text())
-        for hierarchy in _hierarchies():
+        version1, version2 = _hierarchies()
+        # On machines with both, nothing is governed by version 2.
+        for hierarchy in version1 or version2:
             (hierarchy / self.cgroup).mkdir(exist_ok=True)
 
     def _connect(self) -> None:
@@ -153,7 +155,7 @@ class Sandbox:
 
     def _sweep(self) -> None:
         """Take away what has this number: processes of its pods, the device, control groups."""
-        for hierarchy in _hierarchies():
+        for hierarchy in itertools.chain(*_hierarchies()):
             _end_group(hierarchy / self.cgroup)
         if (Path("/sys/class/net") / self._device).exists():
             # It goes with the sandbox, by itself, some time after the last process.
@@ -172,12 +174,13 @@ def _free_number() -> tuple[int, IO[str]]:
     raise NotReady(f"{SANDBOXES} sandboxes are up on this machine; stop one")
 
 
-def _hierarchies() -> Iterator[Path]:
-    """Where control groups are made: every hierarchy of version 1, or the one of version 2."""
+def _hierarchies() -> tuple[list[Path], list[Path]]:
+    """Where control groups are made: the hierarchies of version 1, and those of version 2."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    first = [Path(place) for _, place, kind, *_ in mounts if kind == "cgroup"]
-    second = [Path(place) for _, place, kind, *_ in mounts if kind == "cgroup2"]
-    yield from sorted(set(first)) or second[:1]
+    first, second = (
+        sorted({Path(place) for _, place, kind, *_ in mounts if kind == name}) for name in ("cgroup", "cgroup2")
+    )
+    return first, second
 
 
 def _end_group(group: Path) -> None:
