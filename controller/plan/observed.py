@@ -75,6 +75,10 @@ class ModelSeen:
     services: frozenset[str] = frozenset()
     route: Mapping[str, int] | None = None
     """Percent by Service name; where servers split the requests, as the ready ones do."""
+    attached: str = ""
+    """Hash of the Gateways and host names that the route was applied with."""
+    spare_route: str = ""
+    """uid of a route that is still there though whole servers split the requests; empty: none."""
     by_servers: bool = False
     """Whole servers split the requests; False: a route does."""
     stable: Mapping[str, str] | None = None

@@ -121,6 +121,8 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     if step.do == "Next":
         following = at + 1
         if following >= len(rule.step_weights):
+            if ready < (needed := traffic.servers_to_take_over(r)):
+                return _hold_without_servers(r, target, challenger, ready, needed)
             r.set(challenger=challenger)
             return promote(r, target, Cause("CanaryPassed", step.message))
         return _enter_step(r, target, challenger, following, why)
@@ -150,7 +152,8 @@ def _hold_without_servers(
     challenger = challenger.model_copy(update={"since": ""})
     r.set(challenger=challenger)
     why = Cause("TelemetryUnknown", f"{where}: {state}{detail}")
-    traffic.settle(r, target if wanted else None, challenger.weight if wanted else 0, why)
+    keeps = r.seen.by_servers or ready > 0
+    traffic.settle(r, target if keeps else None, challenger.weight if keeps else 0, why)
     r.look_in(1.0)
     if ready == 0:
         then = f"it gets no requests until one is, and is rolled back after {limit} of rollout"
@@ -188,10 +191,10 @@ def _enter_step(r: Round, target: Served, challenger: ChallengerStatus, step: in
 def give_back(r: Round, target: Served, why: Cause) -> ModelPlan:
     """Give all traffic back to the champion at once; the ledger hears of it as soon as it can."""
     r.rolling = ""
-    traffic.settle(r, None, 0, why)
-    champion = r.champion.revision if r.champion else ""
     ended = PreviousRevision(revision=target.revision, verdict="RolledBack", reason=why.message)
     r.set(challenger=None, previous=ended)
+    traffic.settle(r, None, 0, why)
+    champion = r.champion.revision if r.champion else ""
     if r.ledger is not None:
         entry = r.entry("RolledBack", target, champion=champion, reason=str(why)[:500])
         r.actions.append(RecordVerdict(entry=entry, statement=None, why=why))

@@ -33,6 +33,8 @@ LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
 """On servers: the Deployment that they belong to."""
 LABEL_COMPONENT: Final = f"{GROUP}/component"
 """`server` on pods that answer requests: what the Service of a model selects."""
+ANNOTATION_ROUTE: Final = f"{GROUP}/route"
+"""On routes: hash of the Gateways and host names; another one is applied at once."""
 ANNOTATION_SERVE: Final = f"{GROUP}/serve"
 """On Deployments: hash of what people chose about the servers; another one is a rolling change."""
 
@@ -213,11 +215,12 @@ def servers_of(deployment: str) -> dict[str, str]:
 def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Manifest:
     """Build the route of a model: percent of the requests by Service name; the percents sum to 100."""
     assert sum(weights.values()) == 100, f"weights must sum to 100, not {dict(weights)}"
-    labels = {LABEL_MODEL: model.metadata.name}
+    hash_ = attached_digest(model)
+    noted = {"annotations": {ANNOTATION_ROUTE: hash_}} if hash_ else {}
     return {
         "apiVersion": API_VERSIONS["HTTPRoute"],
         "kind": "HTTPRoute",
-        "metadata": meta(model.metadata.name, model.metadata.namespace, labels, owner),
+        "metadata": {**_beside(model, owner), **noted},
         "spec": {
             **_attached(model),
             "rules": [
@@ -238,3 +241,9 @@ def _attached(model: ModelSpec) -> Manifest:
         return {}
     names = {"hostnames": list(wanted.hostnames)} if wanted.hostnames else {}
     return {"parentRefs": [dump(g) for g in wanted.gateway_refs], **names}
+def attached_digest(model: ModelSpec) -> str:
+    """Hash the Gateways and host names that a ModelSpec names; empty where it names none."""
+    wanted = _attached(model)
+    return digest_of({"recipe": 1, **wanted}) if wanted else ""
+
+

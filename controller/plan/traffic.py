@@ -2,8 +2,8 @@
 
 A route splits by exact weights: local mode's router, or the Gateway API where `serving.route` is given.
 Otherwise whole servers split them: the Service of the model selects all of its servers, so that k of a challenger
-beside n of the champion get k / (n + k).  Requests only ever reach servers that are ready, and the champion keeps
-all of its servers until another one has its place.
+beside n of the champion get k / (n + k).  Requests only ever reach servers that are ready, and never fewer of
+them than the champion has: it keeps all of its servers until it is replaced, and then one goes for each new one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
     if found is None:
         return None
     if found.replicas != wanted:
-        asked = "minReplicas asks for" if wanted == r.model.spec.serving.min_replicas else "its share takes"
+        asked = "minReplicas asks for" if wanted == r.model.spec.serving.min_replicas else "its part takes"
         return Cause("ReplicasChanged", f"{found.name} has {found.replicas} servers, {asked} {wanted}")
     if not r.seen.pods.hardened:
         return None
@@ -70,11 +70,38 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
 
 
 def champion_size(r: Round, found: DeploymentSeen | None) -> int:
-    """Say how many servers the champion has: minReplicas, or what the autoscaler made of it."""
+    """Say how many servers the champion has: minReplicas, or what the autoscaler made of it.
+
+    A new champion begins with as many as the autoscaler had made of the one before.
+    """
     serving = r.model.spec.serving
     if serving.max_replicas is None or r.seen.local or found is None:
         return serving.min_replicas
-    return min(max(found.replicas, serving.min_replicas), serving.max_replicas)
+    before = max((d.replicas for d in leaving(r)), default=0)
+    return min(max(found.replicas, before, serving.min_replicas), serving.max_replicas)
+
+
+def leaving(r: Round) -> list[DeploymentSeen]:
+    """List the servers of former champions that answer until the champion of now has its place."""
+    champion = r.champion.deployment if r.champion else ""
+    coming = r.served(r.rolling) if r.rolling else None
+    stay = {champion, coming.deployment if coming is not None else ""}
+    others = [d for name, d in sorted(r.seen.deployments.items()) if name not in stay]
+    return [d for d in others if d.ready and _was_champion(r, d) and (r.seen.route or {}).get(d.name, 0)]
+
+
+def _was_champion(r: Round, found: DeploymentSeen) -> bool:
+    """Tell whether these are a former champion's, and not a challenger's that was taken out of the traffic."""
+    previous = r.status.previous
+    if previous is not None and previous.revision == found.revision:
+        return previous.verdict == "Replaced"
+    return r.ledger is None or found.revision in r.ledger.promoted
+
+
+def has_its_place(r: Round, served: Served) -> bool:
+    """Tell whether the champion has all the servers that it is to have, ready."""
+    found = r.seen.deployments.get(served.deployment)
+    return found is not None and found.ready >= champion_size(r, found)
 
 
 def champions(r: Round) -> int:
@@ -83,19 +110,30 @@ def champions(r: Round) -> int:
 
 
 def size_of(r: Round, target: Served) -> int:
-    """Say with how many servers a revision is brought up: where servers split the requests, its share decides."""
-    serving, current = r.model.spec.serving, r.status.challenger
+    """Say with how many servers a revision is brought up.
+
+    As many as the champion has; where whole servers split the requests, its share decides, unless it comes back.
+    """
+    current = r.status.challenger
     returns = r.ledger is not None and target.revision in r.ledger.promoted
-    if not r.seen.by_servers or r.champion is None or r.champion.revision == target.revision or returns:
-        return serving.min_replicas
+    if not r.seen.by_servers or r.champion is None or returns:
+        return champions(r)
     in_canary = current is not None and current.revision == target.revision and current.stage == "Canary"
-    weight = current.weight if current is not None and in_canary else serving.canary.step_weights[0]
+    weight = current.weight if current is not None and in_canary else r.model.spec.serving.canary.step_weights[0]
     return challengers(champions(r), weight)
 
 
 def servers_for(r: Round, weight: int) -> int:
     """Say how many ready servers a step needs where servers split the requests; 0 where a route does."""
     return challengers(champions(r), weight) if r.seen.by_servers and weight else 0
+
+
+def servers_to_take_over(r: Round) -> int:
+    """Say how many ready servers a challenger needs before a route sends it everything; 0 where servers split.
+
+    There the former champion's servers go one by one, as the new ones come.
+    """
+    return 0 if r.seen.by_servers or r.seen.local else champions(r)
 
 
 def settle(r: Round, challenger: Served | None, weight: int, why: Cause) -> None:
@@ -111,10 +149,12 @@ def settle(r: Round, challenger: Served | None, weight: int, why: Cause) -> None
         return
     if champion is None or not is_ready(r, champion):
         return
+    if leaving(r) and not has_its_place(r, champion):
+        return
     wanted = {champion.deployment: 100 - weight}
     if challenger is not None and weight:
         wanted[challenger.deployment] = weight
-    if r.seen.route != wanted:
+    if r.seen.route != wanted or r.seen.attached != objects.attached_digest(r.model):
         r.actions.append(
             SetWeights(manifest=objects.route(r.model, r.seen.manifest, wanted), weights=wanted, why=why)
         )
@@ -165,6 +205,10 @@ def clean_up(r: Round) -> None:
         present = [("Deployment", name in r.seen.deployments), ("Service", name in r.seen.services)]
         for kind in (kind for kind, there in present if there):
             r.actions.append(DeleteManifest(key=Key(kind, namespace, name), uid=None, why=why))
+    if r.seen.spare_route:
+        why = Cause("NoRoute", "serving.route is not set any more: whole servers split the requests")
+        key = Key("HTTPRoute", namespace, r.model.metadata.name)
+        r.actions.append(DeleteManifest(key=key, uid=r.seen.spare_route, why=why))
 
 
 def _still_needed(r: Round, name: str) -> bool:
@@ -174,11 +218,23 @@ def _still_needed(r: Round, name: str) -> bool:
     found, champion = r.seen.deployments.get(name), r.champion
     if found is None or champion is None or found.ready == 0:
         return False
-    present = r.seen.deployments.get(champion.deployment)
-    ready = present.ready if present is not None else 0
-    previous = r.status.previous
-    given_back = previous is not None and previous.revision == found.revision and previous.verdict != "Rejected"
-    return ready < (1 if given_back else champions(r))
+    if not _was_champion(r, found):
+        return not is_ready(r, champion)
+    if has_its_place(r, champion):
+        return False
+    _hand_over(r, found, champion)
+    return True
+
+
+def _hand_over(r: Round, found: DeploymentSeen, champion: Served) -> None:
+    """Let one of a former champion's servers go for each that is ready: full nodes have room for no more."""
+    present, served = r.seen.deployments.get(champion.deployment), r.served(found.revision)
+    if present is None or present.replicas < champions(r) or served is None or served.deployment != found.name:
+        return
+    left = max(champions(r) - present.ready, 1)
+    if left < found.replicas:
+        why = Cause("HandedOver", f"{champion.revision} has {present.ready} servers ready")
+        ensure_servers(r, served, why, left)
 
 
 def support(r: Round) -> None:
@@ -200,16 +256,14 @@ def support(r: Round) -> None:
 
 def _autoscale(r: Round, champion: Served) -> None:
     """Keep the autoscaler on the champion, and still while whole servers split the requests."""
-    serving, key = (
-        r.model.spec.serving,
-        Key("HorizontalPodAutoscaler", r.model.metadata.namespace, r.model.metadata.name),
-    )
+    serving = r.model.spec.serving
+    key = Key("HorizontalPodAutoscaler", r.model.metadata.namespace, r.model.metadata.name)
     if serving.max_replicas is None:
         if r.seen.autoscaler is not None:
             why = Cause("NotAutoscaled", "serving.maxReplicas is not set any more")
             r.actions.append(DeleteManifest(key=key, uid=None, why=why))
         return
-    still = r.seen.by_servers and bool(r.rolling)
+    still = r.seen.by_servers and bool(r.rolling or leaving(r))
     least, most = (champions(r), champions(r)) if still else (serving.min_replicas, serving.max_replicas)
     target = (serving.autoscaling or Autoscaling()).target
     if r.seen.autoscaler != (champion.deployment, least, most, target):

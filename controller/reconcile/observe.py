@@ -68,7 +68,7 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     deployments = await world.kube.list("Deployment", namespace=namespace, labels=labels)
     services = await world.kube.list("Service", namespace=namespace, labels=labels)
     by_servers = not world.settings.local and parsed.spec.serving.route is None
-    stable, route = await surroundings.stable_and_route(world, key, by_servers)
+    route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
     suspended = parsed.spec.suspend
     environment = parsed.spec.environment or namespace
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
@@ -87,7 +87,9 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         services=frozenset(s["metadata"]["name"] for s in services) - {key.name},
         route=surroundings.shares(deployments) if by_servers else surroundings.weights(route),
         by_servers=by_servers,
-        stable=stable,
+        stable=await surroundings.stable(world, key),
+        attached=surroundings.attached(route),
+        spare_route=route["metadata"]["uid"] if route is not None and by_servers else "",
         has_budget=await surroundings.has_budget(world, key),
         autoscaler=await surroundings.autoscaler(world, key),
         loaded=figures.loaded(),

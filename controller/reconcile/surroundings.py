@@ -10,7 +10,7 @@ from controller.api.meta import LABEL_MODEL, LABEL_REVISION, Key, Manifest
 from controller.clients.errors import ClientError
 from controller.clients.redact import redact
 from controller.plan.observed import Counters, DeploymentSeen
-from controller.plan.servers import ANNOTATION_SERVE, LABEL_COMPONENT, LABEL_DEPLOYMENT
+from controller.plan.servers import ANNOTATION_ROUTE, ANNOTATION_SERVE, LABEL_COMPONENT, LABEL_DEPLOYMENT
 from controller.plan.verdict import Unknown
 from controller.reconcile.world import World
 
@@ -45,15 +45,12 @@ def shares(deployments: Sequence[Manifest]) -> dict[str, int]:
     return found
 
 
-async def stable_and_route(
-    world: World, key: Key, by_servers: bool
-) -> tuple[dict[str, str] | None, Manifest | None]:
-    """Read what the Service of the model selects (on a cluster), and the route (where there is one)."""
-    route = None if by_servers else await world.kube.get(Key("HTTPRoute", key.namespace, key.name))
+async def stable(world: World, key: Key) -> dict[str, str] | None:
+    """Read what the Service of the model selects; None where there is none, and in local mode."""
     if world.settings.local:
-        return None, route
+        return None
     service = await world.kube.get(Key("Service", key.namespace, key.name))
-    return (dict(service["spec"].get("selector") or {}) if service else None), route
+    return dict(service["spec"].get("selector") or {}) if service else None
 
 
 async def has_budget(world: World, key: Key) -> bool:
@@ -109,6 +106,11 @@ class Figures:
             silent = {pod: "" for pod, _, _ in pairs}
             told[revision] = silent | {p: k.removeprefix(_DIGEST) for p, _, k in pairs if k.startswith(_DIGEST)}
         return told
+
+
+def attached(route: Manifest | None) -> str:
+    """Read with which Gateways and host names a route was applied, as a hash."""
+    return str(((route or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ROUTE, ""))
 
 
 async def figures(world: World, parsed: ModelSpec) -> Figures:

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from controller.api.meta import Manifest
+from controller.api.meta import Key, Manifest, key_of
 from tests.support.cluster_simulation import ClusterSimulation
 from tests.unit.stories.test_stories import FIRST
 from tests.unit.stories.test_stories import spec as plain_spec
 
 GOLDEN = Path(__file__).parent / "golden" / "cluster"
 SERVING: dict[str, Any] = {"minReplicas": 3, "canary": {"stepWeights": [10, 50], "interval": "20s"}}
+
+GATEWAY: dict[str, Any] = {"gatewayRefs": [{"name": "public", "namespace": "infra"}]}
 
 
 def spec(training: dict[str, object] | None = None, **serving: object) -> Manifest:
@@ -46,11 +48,134 @@ async def better_takes_over(s: ClusterSimulation) -> None:
     await s.run(120)
 
 
+async def breach_gives_all_servers_back(s: ClusterSimulation) -> None:
+    await begin(s)
+    champion = (await s.status())["champion"]["revision"]
+    s.error_rate = lambda revision: 0.0 if revision == champion else 0.2
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(60)
+
+
+async def revert_serves_the_old_bytes(s: ClusterSimulation) -> None:
+    s.start_s = 5
+    await better_takes_over(s)
+    s.told_before = s.writes[0]
+    s.git.revert("Revert: More trees")
+    await s.run(40)
+
+
+async def revert_during_a_canary(s: ClusterSimulation) -> None:
+    s.start_s = 5
+    await begin(s)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(50)
+    s.git.revert("Revert: More trees")
+    await s.run(30)
+
+
+async def an_autoscaler_owns_the_replicas(s: ClusterSimulation) -> None:
+    s.start_s, s.load = 5, lambda _: 6
+    await begin(s, maxReplicas=8, canary={"stepWeights": [20], "interval": "20s"})
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(100)
+
+
+async def a_gateway_splits_the_requests(s: ClusterSimulation) -> None:
+    s.start_s, s.load = 5, lambda _: 5
+    await begin(s, route=GATEWAY, maxReplicas=8)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(120)
+
+
+async def a_breach_behind_a_gateway(s: ClusterSimulation) -> None:
+    await begin(s, route=GATEWAY)
+    champion = (await s.status())["champion"]["revision"]
+    s.error_rate = lambda revision: 0.0 if revision == champion else 0.2
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(60)
+
+
+async def the_route_gets_another_host_name(s: ClusterSimulation) -> None:
+    await begin(s, route=GATEWAY)
+    await s.store.apply(spec(route={**GATEWAY, "hostnames": ["bikes.example.com"]}))
+    await s.run(10)
+
+
+async def the_route_is_taken_out_and_comes_back(s: ClusterSimulation) -> None:
+    await begin(s, route=GATEWAY)
+    await s.store.apply(spec())
+    await s.run(20)
+    assert await s.store.get(Key("HTTPRoute", "default", "bikes")) is None, "nothing keeps it up to date any more"
+    await s.store.apply(spec(route=GATEWAY))
+    await s.run(20)
+
+
+async def servers_get_other_resources_one_by_one(s: ClusterSimulation) -> None:
+    s.start_s = 5
+    await begin(s)
+    await s.store.apply(spec(resources={"requests": {"cpu": "2"}}, template={"nodeSelector": {"disk": "ssd"}}))
+    await s.run(60)
+
+
+async def somebody_gives_the_servers_another_image(s: ClusterSimulation) -> None:
+    await begin(s)
+    (deployment,) = await s.deployments()
+    servers = deployment["spec"]["template"]["spec"]["containers"]
+    patch = {"template": {"spec": {"containers": [{**servers[0], "image": "example.com/other:1"}]}}}
+    await s.store.patch_spec(key_of(deployment), patch)
+    await s.run(30)
+
+
+async def the_nodes_are_full_during_a_canary(s: ClusterSimulation) -> None:
+    s.room = 4
+    canary = {"stepWeights": [10, 50], "interval": "20s", "progressDeadlineSeconds": 60}
+    await begin(s, canary=canary)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(120)
+
+
+async def the_nodes_are_full_at_the_promotion(s: ClusterSimulation) -> None:
+    s.room, s.start_s = 4, 5
+    await begin(s, canary={"stepWeights": [10], "interval": "20s"})
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(120)
+
+
+async def more_servers_are_asked_for_during_a_canary(s: ClusterSimulation) -> None:
+    s.start_s = 5
+    await begin(s)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(60)
+    await s.store.apply(spec(minReplicas=6))
+    await s.run(120)
+
+
+async def what_stands_beside_the_servers_is_deleted(s: ClusterSimulation) -> None:
+    await begin(s, maxReplicas=5)
+    for kind in ("Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"):
+        await s.store.delete(Key(kind, "default", "bikes"))
+    await s.run(10)
+
+
 STORIES: dict[str, Callable[[ClusterSimulation], Awaitable[None]]] = {
     f.__name__: f
     for f in (
         first_commit,
         better_takes_over,
+        breach_gives_all_servers_back,
+        revert_serves_the_old_bytes,
+        revert_during_a_canary,
+        an_autoscaler_owns_the_replicas,
+        a_gateway_splits_the_requests,
+        a_breach_behind_a_gateway,
+        the_route_gets_another_host_name,
+        the_route_is_taken_out_and_comes_back,
+        servers_get_other_resources_one_by_one,
+        somebody_gives_the_servers_another_image,
+        the_nodes_are_full_during_a_canary,
+        the_nodes_are_full_at_the_promotion,
+        more_servers_are_asked_for_during_a_canary,
+        what_stands_beside_the_servers_is_deleted,
     )
 }
 
@@ -70,6 +195,8 @@ def tell(
 @pytest.mark.parametrize("name", STORIES)
 def test_story_on_a_cluster_reads_as_in_its_golden_file(name: str, request: pytest.FixtureRequest) -> None:
     simulation, _ = tell(STORIES[name])
+    assert simulation.unanswered == 0
+    assert min(simulation.answering) >= 3, "fewer servers answered than the champion has"
     transcript = "\n".join(simulation.lines) + "\n"
     file = GOLDEN / f"{name}.txt"
     if request.config.getoption("--update-golden"):
