@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from controller.api.meta import Manifest
+from controller.clients import wire
 from controller.clients.errors import ClientError, Unavailable
 from controller.clients.kube_errors import Act, failure
 from controller.clients.kube_login import Access, Login
@@ -189,16 +190,21 @@ class KubeRest:
             raise Unavailable("the connection to the API server was closed by this program")
         if stream not in self._clients:
             limit = None if stream else CONNECTIONS
+            verify = access.tls() if access.url.startswith("https:") else False
+            # A proxy for the outside must not swallow requests to this machine.
+            outside = urlsplit(access.url).hostname not in _LOOPBACK
+            quick = None
+            if not stream and access.proxy is None:
+                quick = wire.transport(verify=verify, connections=CONNECTIONS, trust_env=outside)
             self._clients[stream] = httpx.AsyncClient(
                 base_url=access.url,
-                verify=access.tls() if access.url.startswith("https:") else False,
+                verify=verify,
                 proxy=access.proxy,
-                # A proxy for the outside must not swallow requests to this machine.
-                trust_env=urlsplit(access.url).hostname not in _LOOPBACK,
+                trust_env=outside,
                 limits=httpx.Limits(max_connections=limit, max_keepalive_connections=limit),
                 timeout=httpx.Timeout(QUIET_S if stream else REQUEST_S, connect=CONNECT_S),
                 headers={"User-Agent": "mainspring", "Accept": JSON},
-                transport=self._transport,
+                transport=self._transport or quick,
             )
         return self._clients[stream]
 

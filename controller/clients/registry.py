@@ -300,6 +300,8 @@ class Registry:
         if not runs:
             return ()
         slots, run_id = names.slots(runs[0]), str(runs[0]["info"]["run_id"])
+        if (uri := str(runs[0]["info"].get("artifact_uri", ""))).startswith("mlflow-artifacts:"):
+            self._roots[run_id] = urlsplit(uri).path.strip("/")  # known already: no request to ask for it
         last = max((s for s in slots if s <= len(slots) + GAP_MAX), default=0)
         return tuple([await self._entry(run_id, s, slots.get(s, "")) for s in range(1, last + 1)])
 

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
+from controller.clients import wire
 from controller.clients.errors import ClientError, Conflict, Denied, NotFound, Unavailable
 from controller.clients.redact import redact
 
@@ -28,6 +29,8 @@ ANSWER_MAX_BYTES: Final = 16_777_216
 CHUNK: Final = 1_048_576
 CONNECT_S: Final = 3.0
 """Longest wait for a connection: a server that is down is noticed within that."""
+CONNECTIONS: Final = 20
+"""Most at once."""
 TRANSFER_S: Final = 1800.0
 """Longest transfer of one file; between two chunks the timeout of a request holds."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -140,6 +143,7 @@ class Rest:
                 headers=self._headers,
                 follow_redirects=False,
                 trust_env=self._trust_env,
+                transport=wire.transport(connections=CONNECTIONS, trust_env=self._trust_env),
                 timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
             )
         if method != "GET":

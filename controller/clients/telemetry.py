@@ -13,19 +13,25 @@ from typing import Final
 import httpx
 
 from controller.api.meta import Manifest
+from controller.clients import wire
 from controller.clients.errors import Unavailable
 
 _LINE: Final = re.compile(r"^(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})? (?P<value>[-+0-9.eEInfNa]+)$")
 _LABEL: Final = re.compile(r'([a-z_]+)="([^"]*)"')
 _MOST_BYTES: Final = 1_048_576
 TIMEOUT_S: Final = 2.0
+CONNECTIONS: Final = 32
+"""Most servers that are asked at once."""
 
 
 class Telemetry:
     """Reads servers over HTTP; one client for all, closed by `close`."""
 
     def __init__(self) -> None:
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False)
+        quick = wire.transport(connections=CONNECTIONS, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT_S, trust_env=False, follow_redirects=False, transport=quick
+        )
 
     async def close(self) -> None:
         """Close all connections."""

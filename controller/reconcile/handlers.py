@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Feed = Callable[[str | None, Manifest], None]
 """Takes the kind of an event (None: it came with a list) and the object, in kopf's thread; must be quick."""
+SWITCH_S: Final = 0.0005
+"""How long kopf's thread may keep the interpreter from the other one, seconds; the default of 5 ms is waited for
+after every request of ours while kopf is busy."""
 RESTART_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _LABELLED: Final = (
     ("batch", "v1", "jobs", "Job"),
@@ -68,6 +72,7 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to watch."""
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def alive(self) -> bool:
