@@ -14,10 +14,18 @@ from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY, Key, Manifest, 
 from controller.reconcile.kube import Kube
 
 OURS = ("ModelSpec", "ModelRevision", "ModelRepository")
-LABELLED = ("Job", "Pod", "Deployment")
+LABELLED = (
+    "Job",
+    "Pod",
+    "Deployment",
+    "Service",
+    "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
+    "HTTPRoute",
+)
 """Watched only where they carry our label."""
-BARE = ("HTTPRoute",)
-KINDS = (*OURS, *LABELLED, *BARE)
+KINDS = (*OURS, *LABELLED)
+"""Everything that is watched, on a cluster and in local mode: a look at a model at rest reads nothing else."""
 SELECTOR = {LABEL_MANAGED_BY: FIELD_MANAGER}
 
 

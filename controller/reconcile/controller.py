@@ -19,12 +19,12 @@ from controller.api.meta import (
     key_of,
 )
 from controller.clients.errors import ClientError
+from controller.reconcile.cache import KINDS, LABELLED
 from controller.reconcile.queue import Queue
 from controller.reconcile.reconciler import reconcile
 from controller.reconcile.world import World
 
 log = logging.getLogger(__name__)
-WATCHED = ("ModelSpec", "ModelRevision", "ModelRepository", "Job", "Deployment", "HTTPRoute")
 
 
 class Controller:
@@ -46,7 +46,7 @@ class Controller:
     async def _watch(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                async for event in self.world.kube.watch(WATCHED):
+                async for event in self.world.kube.watch(KINDS):
                     for key in owners(event.object):
                         self.queue.add(key)
             except ClientError as error:
@@ -69,5 +69,5 @@ def owners(manifest: Manifest) -> Iterator[Key]:
     elif kind == "Job" or (kind == "Pod" and LABEL_JOB_NAME in labels):
         if LABEL_REVISION in labels:
             yield Key("ModelRevision", namespace, labels[LABEL_REVISION])
-    elif kind in ("ModelRevision", "Deployment", "HTTPRoute", "Pod") and LABEL_MODEL in labels:
+    elif kind in ("ModelRevision", *LABELLED) and LABEL_MODEL in labels:
         yield Key("ModelSpec", namespace, labels[LABEL_MODEL])

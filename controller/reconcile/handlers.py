@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,9 @@ from typing import Any, Final
 from controller.api.kinds import KINDS as OUR_KINDS
 from controller.api.meta import FIELD_MANAGER, GROUP, LABEL_MANAGED_BY, VERSION, Manifest
 from controller.clients.errors import ClientError
+from controller.clients.kube_kinds import OPTIONAL, resource_of
 from controller.clients.kube_login import Access, Login
-from controller.reconcile.cache import OURS
+from controller.reconcile.cache import LABELLED, OURS
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +31,13 @@ SWITCH_S: Final = 0.0005
 """How long kopf's thread may keep the interpreter from the other one, seconds; the default of 5 ms is waited for
 after every request of ours while kopf is busy."""
 RESTART_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
-_LABELLED: Final = (
-    ("batch", "v1", "jobs", "Job"),
-    ("", "v1", "pods", "Pod"),
-    ("apps", "v1", "deployments", "Deployment"),
-    ("coordination.k8s.io", "v1", "leases", "Lease"),
-)
-_ROUTE: Final = ("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+"""Pauses before kopf is begun again, and before a login that was refused is tried again as it is."""
+ENDING_S: Final = 10.0
+"""How long kopf may take to end once a part of it has ended."""
+STEADY_S: Final = 60.0
+"""What has gone well for so long begins with the shortest pause again."""
+_LABELLED: Final = (*LABELLED, "Lease")
+"""Kinds of Kubernetes, and that of the operator's own signs of life, watched where they carry our label."""
 
 
 class Forever:
@@ -87,16 +89,31 @@ class Watcher:
     def _run(self) -> None:
         count = 0
         while not self._stop.is_set():
+            begun = time.monotonic()
             try:
-                asyncio.run(self._once())
+                self._alone()
                 if not self._stop.is_set():
                     log.warning("kopf has ended; it is begun again")
             except Exception:
                 log.exception("kopf has failed; it is begun again")
+            count = 0 if time.monotonic() - begun > STEADY_S else count
             pause = RESTART_S[min(count, len(RESTART_S) - 1)]
             count += 1
             if not self._stop.wait(pause):
                 self._restarted()
+
+    def _alone(self) -> None:
+        """Run kopf in a loop of its own; one that does not come to its end is left behind with its loop.
+
+        Whatever a forgotten one still hears is taken in as ever: the newest form of an object wins.
+        """
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(self._once())
+        if asyncio.all_tasks(loop):
+            log.warning("kopf has failed and does not come to its end; it is left behind")
+            return
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
     async def _once(self) -> None:
         import kopf
@@ -104,7 +121,7 @@ class Watcher:
         registry: Any = kopf.OperatorRegistry()
         login = Login(*self._login)
         self._register(kopf, registry, login)
-        await kopf.operator(
+        parts = await kopf.spawn_tasks(
             registry=registry,
             settings=settings(kopf),
             standalone=True,
@@ -112,17 +129,22 @@ class Watcher:
             namespaces=self._namespaces or (),
             stop_flag=self._stop,
         )
+        whole = asyncio.create_task(kopf.run_tasks(parts, ignored=[t for t in (asyncio.current_task(),) if t]))
+        # When one part has ended, kopf ends the others; some of them may wait for a login that never comes.
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({whole}, timeout=ENDING_S)
+        if whole.done():
+            whole.result()
 
     def _register(self, kopf: Any, registry: Any, login: Login) -> None:
-        last: Access | None = None
+        logins = _Logins(login)
 
         async def log_in(**_: Any) -> Any:
-            nonlocal last
             try:
-                last = await login.access(not_this=last)
+                access = await logins.next()
             except ClientError as error:
                 raise kopf.LoginError(error.message) from None
-            return connection(kopf, last)
+            return connection(kopf, access, logins.count)
 
         async def seen(event: Any, **_: Any) -> None:
             try:
@@ -134,8 +156,35 @@ class Watcher:
         kopf.on.login(registry=registry, errors=kopf.ErrorsMode.TEMPORARY)(log_in)
         for kind in OURS:
             kopf.on.event(GROUP, VERSION, OUR_KINDS[kind].plural, registry=registry)(seen)
-        for group, version, plural, _kind in (*_LABELLED, *((_ROUTE,) if self.with_routes else ())):
-            kopf.on.event(group, version, plural, registry=registry)(seen)
+        for kind in _LABELLED:
+            if self.with_routes or kind not in OPTIONAL:
+                kopf.on.event(*_place(kind), registry=registry)(seen)
+
+
+class _Logins:
+    """Logins for kopf, which asks for one at its start and whenever one was refused."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._last: Access | None = None
+        self._at = 0.0
+        self._refused = 0
+        self.count = 0
+
+    async def next(self) -> Access:
+        """Read the login anew; one that is still the same is handed out more and more slowly.
+
+        Raises:
+            ClientError: there is none.
+        """
+        found = await self._login.access(not_this=self._last)
+        same = found == self._last and time.monotonic() - self._at < STEADY_S
+        self._refused = self._refused + 1 if same else 0
+        if self._refused:
+            await asyncio.sleep(RESTART_S[min(self._refused, len(RESTART_S)) - 1])
+        self._last, self._at = found, time.monotonic()
+        self.count += 1
+        return found
 
 
 def settings(kopf: Any) -> Any:
@@ -152,13 +201,23 @@ def settings(kopf: Any) -> Any:
     ours.networking.request_timeout = 30
     ours.networking.connect_timeout = 10
     ours.process.ultimate_exiting_timeout = None
-    for group, version, plural, _ in _LABELLED:
-        ours.watching.label_selectors[group, version, plural] = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
+    for kind in _LABELLED:
+        ours.watching.label_selectors[_place(kind)] = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
     return ours
 
 
-def connection(kopf: Any, access: Access) -> Any:
-    """Translate a login of ours into kopf's."""
+def _place(kind: str) -> tuple[str, str, str]:
+    """Say where a kind is served, as kopf wants it: group, version, plural."""
+    found = resource_of(kind)
+    return found.group, found.api_version.rpartition("/")[2], found.plural
+
+
+def connection(kopf: Any, access: Access, number: int) -> Any:
+    """Translate a login of ours into kopf's; no two with other numbers are equal.
+
+    kopf never takes a login again that was refused once, and then neither watches nor ends.  An API server that
+    refuses a good token for a moment would make it deaf.
+    """
     scheme, _, token = access.authorization.partition(" ")
     return kopf.ConnectionInfo(
         server=access.url,
@@ -170,4 +229,5 @@ def connection(kopf: Any, access: Access) -> Any:
         private_key_path=access.key_file,
         default_namespace=access.namespace,
         proxy_url=access.proxy,
+        priority=number,
     )

@@ -104,7 +104,8 @@ def test_what_came_through_the_watch_while_a_list_was_read_is_kept():
     [
         pytest.param(True, "ModelSpec", "a", 0, id="a watched kind in a watched namespace costs no request"),
         pytest.param(False, "ModelSpec", "a", 1, id="before the first list all is read from the server"),
-        pytest.param(True, "Service", "a", 1, id="what is not watched is read from the server"),
+        pytest.param(True, "Service", "a", 0, id="what stands beside the servers costs no request either"),
+        pytest.param(True, "ConfigMap", "a", 1, id="what is not watched is read from the server"),
         pytest.param(True, "ModelSpec", "b", 1, id="a namespace that is not watched is read from the server"),
     ],
 )
