@@ -1,4 +1,4 @@
-"""Health checks of our kinds for Argo CD, run as it runs them (Lua 5.1), on statuses that the reconcilers wrote."""
+"""Health checks of our kinds for Argo CD, run as it runs them (Lua 5.1), on statuses of the reconcilers."""
 
 from __future__ import annotations
 
