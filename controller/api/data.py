@@ -30,9 +30,9 @@ class Dataset(Strict):
     digest: DigestStr | None = None
     """`sha256:…` of the file at `uri`: another content is refused."""
     secret_ref: LocalRef | None = None
-    """Secret of the namespace with the login for the server at `uri`, or for DVC's remote; docs/secrets.md says which
-    keys it needs. It must carry the label `mainspring.dev/usable-by`. A change does not retrain. Local mode has no
-    Secrets."""
+    """Secret of the namespace with the login for the server at `uri`, or for DVC's remote; docs/secrets.md says
+    which keys it needs. It must carry the label `mainspring.dev/usable-by`. A change does not retrain. Local mode
+    has no Secrets."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -18,6 +18,8 @@ LABEL_MODEL = f"{GROUP}/model"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_REPOSITORY = f"{GROUP}/repository"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_USABLE_BY = f"{GROUP}/usable-by"
+"""On Secrets: name of the one object of ours that may use it, or `Any`. (`*` is no label value.)"""
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 
 ANNOTATION_SOURCE_COMMIT = f"{GROUP}/source-commit"

@@ -14,7 +14,7 @@ from controller.api import git_rules
 from controller.api.base import Duration, HashMark, Name, Strict, unique_names, within
 from controller.api.data import Check, Columns, Dataset, Holdout, RelativePath
 from controller.api.gates import Gate, Serving, task_of_gates
-from controller.api.pods import PodTemplate, Resources
+from controller.api.pods import LocalRef, PodTemplate, Resources
 
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Argument = Annotated[str, StringConstraints(max_length=4096)]
@@ -89,6 +89,9 @@ class Source(Strict):
     """How often the repository is looked at, at least 1s. Default 1m."""
     timeout: Duration = "60s"
     """Longest time one look at the repository may take. Default 60s."""
+    secret_ref: LocalRef | None = None
+    """Secret of the namespace with the login for the repository; docs/secrets.md says which keys it needs. It must
+    carry the label `mainspring.dev/usable-by`. Local mode has no Secrets."""
 
     @field_validator("url")
     @classmethod
@@ -165,8 +168,14 @@ class Training(Strict):
 class Registry(Strict):
     """Where runs and versions are recorded."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: (
+        Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+        | None
+    ) = None
     """Name of the registered model in MLflow. Default: the name of the ModelSpec."""
+    secret_ref: LocalRef | None = None
+    """Secret of the namespace with the login for MLflow. Default: `mainspring-registry`, if there is one. Local
+    mode has no Secrets."""
 
 
 class ModelSpecSpec(Strict):

@@ -158,9 +158,20 @@ def _http(
             directory / "store", f"{parts.scheme}://{user}:{quote(credential.password, safe='')}@{where}\n"
         )
         config.append(("credential.helper", f"store --file={shlex.quote(str(store))}"))
+    if credential is not None and credential.token:
+        config.append(("include.path", str(_bearer(parts, credential.token, directory))))
     if credential is not None and credential.ca:
         config.append(("http.sslCAInfo", str(_private(directory / "ca.crt", credential.ca))))
     return config
+
+
+def _bearer(parts: git_rules.GitUrl, token: str, directory: Path) -> Path:
+    """Write a configuration that sends a token, to this scheme, host and port only."""
+    where = f"[{parts.host}]" if ":" in parts.host else parts.host
+    where += f":{parts.port}" if parts.port else ""
+    value = token.replace("\\", "\\\\").replace('"', '\\"')
+    text = f'[http "{parts.scheme}://{where}/"]\n\textraHeader = "Authorization: Bearer {value}"\n'
+    return _private(directory / "bearer", text)
 
 
 def _ssh(

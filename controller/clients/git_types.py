@@ -83,17 +83,19 @@ class GitRef:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a Secret brought: user name and password (or token), or an SSH key with known hosts, or a CA."""
+    """What a Secret brought: user name and password, or a bearer token, or an SSH key with known hosts; a CA."""
 
     username: str = ""
     password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    """Bearer token, printable ASCII without a space."""
     ssh_key: str = field(default="", repr=False)
     known_hosts: str = field(default="", repr=False)
     ca: str = field(default="", repr=False)
 
     def digest(self) -> str:
         """Return 64 hex digits that tell credentials apart, for the key of a mirror."""
-        parts = (self.username, self.password, self.ssh_key, self.known_hosts, self.ca)
+        parts = (self.username, self.password, self.ssh_key, self.known_hosts, self.ca, self.token)
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from controller.clients import registry_names as names
+from controller.clients.credentials import WebLogin
 from controller.clients.errors import Conflict, Denied, NotFound, Unavailable
 from controller.clients.registry_rest import Rest
 
@@ -42,6 +43,7 @@ class Registry:
         username: str = "",
         password: str = "",
         token: str = "",
+        login: Callable[[], WebLogin] | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Name the server; nothing is sent yet.
@@ -52,14 +54,14 @@ class Registry:
             username: for basic authentication, with `password`.
             password: see `username`.
             token: bearer token, when there is no user name.
+            login: asked before each request, instead of these three; may raise one of the four errors.
             guard: called before each request that may change something; raises to keep it from being sent.
 
         Raises:
             Denied: RegistryUriInvalid.
         """
-        self._rest = Rest(
-            tracking_uri, timeout_s=timeout_s, username=username, password=password, token=token, guard=guard
-        )
+        given = WebLogin(username, password, token)
+        self._rest = Rest(tracking_uri, timeout_s=timeout_s, login=login or (lambda: given), guard=guard)
         self._roots: dict[str, str] = {}
         self._experiments: dict[str, str] = {}
         self._entries: dict[str, bytes] = {}

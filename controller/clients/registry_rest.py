@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx
 
 from controller.clients import wire
+from controller.clients.credentials import WebLogin
 from controller.clients.errors import ClientError, Conflict, Denied, NotFound, Unavailable
 from controller.clients.redact import redact
 
@@ -46,14 +47,13 @@ class Rest:
         tracking_uri: str,
         *,
         timeout_s: float,
-        username: str,
-        password: str,
-        token: str,
+        login: Callable[[], WebLogin] = WebLogin,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare requests; user name and password in the address are taken out of it and used.
+        """Prepare requests; user name and password in the address are taken out, and used where `login` has none.
 
-        `guard` is called before each request that is no GET, and may raise to keep it from being sent.
+        `login` is asked before each request, so that credentials may change; it may raise to keep it from being
+        sent. `guard` is called before each request that is no GET, and may raise to keep it from being sent.
 
         Raises:
             Denied: RegistryUriInvalid: the address is not http(s).
@@ -70,10 +70,8 @@ class Rest:
         """Host and port, for messages."""
         self._base = f"{parts.scheme}://{bare}{parts.path.rstrip('/')}"
         self._timeout_s = timeout_s
-        if not username and parts.username:
-            username, password = unquote(parts.username), unquote(parts.password or "")
-        self._auth = httpx.BasicAuth(username, password) if username else None
-        self._headers = {"Authorization": f"Bearer {token}"} if token and not username else {}
+        self._login = login
+        self._inside = WebLogin(unquote(parts.username or ""), unquote(parts.password or ""))
         # A proxy for the outside must not swallow requests to this machine.
         self._trust_env = parts.hostname not in _LOOPBACK
         self._client: httpx.AsyncClient | None = None
@@ -139,8 +137,6 @@ class Rest:
     async def _stream(self, method: str, path: str, what: str, **sent: Any) -> AsyncIterator[httpx.Response]:
         if self._client is None:
             self._client = httpx.AsyncClient(
-                auth=self._auth,
-                headers=self._headers,
                 follow_redirects=False,
                 trust_env=self._trust_env,
                 transport=wire.transport(connections=CONNECTIONS, trust_env=self._trust_env),
@@ -148,7 +144,12 @@ class Rest:
             )
         if method != "GET":
             self._guard()
-        async with self._client.stream(method, self._base + path, **sent) as answer:
+        header = self._login().header() or self._inside.header()
+        headers = {**sent.pop("headers", {}), **({"Authorization": header} if header else {})}
+        # A netrc file of the machine must not log in where nobody asked it to.
+        async with self._client.stream(
+            method, self._base + path, headers=headers, auth=lambda request: request, **sent
+        ) as answer:
             if answer.status_code != 200:
                 raise _failure(what, answer, await _read(answer, ANSWER_MAX_BYTES, what))
             yield answer

@@ -22,7 +22,7 @@ from controller.api.base import dump
 from controller.api.metrics import METRICS, QUANTILE_GRID
 from controller.api.modelrevision import Artifact, Evidence, MetricEvidence, ProbeEvidence
 from controller.api.reports import EvaluateTask, Facts, PredictFacts, Report, Termination
-from controller.clients import artifacts
+from controller.clients import artifacts, credentials
 from controller.jobs import evaluate_inputs as inputs
 from controller.jobs import evaluate_parts as parts
 from controller.jobs.entry import WrongInput, read_task, run_step
@@ -340,16 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _registry(tracking_uri: str) -> Runs:
-    """Connect to MLflow with the credentials that its own clients take from the environment."""
+    """Connect to MLflow with the login that is mounted, or that its own clients take from the environment."""
     from controller.clients.registry import Registry
 
-    given = os.environ.get
-    return Registry(
-        tracking_uri,
-        username=given("MLFLOW_TRACKING_USERNAME", ""),
-        password=given("MLFLOW_TRACKING_PASSWORD", ""),
-        token=given("MLFLOW_TRACKING_TOKEN", ""),
-    )
+    return Registry(tracking_uri, login=credentials.registry_here(os.environ))
 
 
 def work(task_file: Path, paths: Paths, connect: Callable[[str], Runs]) -> Callable[[], Awaitable[Termination]]:

@@ -2,6 +2,7 @@
 
     python -m controller.jobs.fetch --task FILE --work DIR --data DIR --inputs DIR --features DIR --labels DIR
         [--champion DIR] [--output DIR] [--code DIR] [--mirror DIR] [--allow-file-root DIR]… [--allow-host NAME]…
+        [--git-protocol NAME]… [--credentials DIR]
 
 The one step that sees all of the data.  What the training mounts (work, data, inputs) gets no row of the
 hold-out; what the models mount (features) gets no target.  facts.json is written also when a check failed.
@@ -24,10 +25,10 @@ from typing import Any, Final
 from controller.api import hashes
 from controller.api.base import dump
 from controller.api.reports import Facts, FetchTask, Termination
-from controller.clients import artifacts
+from controller.clients import artifacts, credentials
 from controller.clients.errors import Denied, NotFound
 from controller.clients.git_types import GitPolicy
-from controller.jobs import checks_builtin, entry, fetch_data, split, tables
+from controller.jobs import checks_builtin, entry, fetch_data, fetch_login, split, tables
 from controller.jobs.entry import TryAgain, WrongInput
 from controller.jobs.fetch_aside import put_aside
 from controller.jobs.fetch_code import check_copies, place_code
@@ -194,6 +195,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--allow-file-root", type=Path, action="append", default=[Path(r) for r in roots.split(":") if r]
     )
     parser.add_argument("--allow-host", action="append", default=[h for h in hosts.split(",") if h])
+    protocols = env.get("MAINSPRING_GIT_PROTOCOLS", "")
+    parser.add_argument("--git-protocol", action="append", default=[p for p in protocols.split(",") if p])
+    given = env.get("MAINSPRING_CREDENTIALS", "")
+    parser.add_argument("--credentials", type=Path, default=Path(given) if given else None)
     return parser.parse_args(argv)
 
 
@@ -208,7 +213,7 @@ def registry() -> Models:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise Denied("MLFLOW_TRACKING_URI is not set, so no model can be fetched", reason="RegistryMissing")
-    return Registry(uri)
+    return Registry(uri, login=credentials.registry_here(os.environ))
 
 
 async def step(given: argparse.Namespace, models: Callable[[], Models] = registry) -> Termination:
@@ -226,10 +231,15 @@ async def step(given: argparse.Namespace, models: Callable[[], Models] = registr
         given.output,
         given.code,
     )
-    policy = GitPolicy(file_roots=tuple(given.allow_file_root), allowed_hosts=tuple(given.allow_host))
+    policy = GitPolicy(
+        protocols=frozenset(given.git_protocol) or GitPolicy().protocols,
+        file_roots=tuple(given.allow_file_root),
+        allowed_hosts=tuple(given.allow_host),
+    )
+    logins = fetch_login.read(task, given.credentials)
     with tempfile.TemporaryDirectory(prefix="mainspring-fetch-") as scratch:
         mirrors = Mirrors(given.mirror or Path(scratch) / "mirrors", policy)
-        world = RealWorld(mirrors, policy, models)
+        world = RealWorld(mirrors, policy, models, logins=logins)
         data = Path(scratch) / "data"
         data.mkdir()
         facts = await fetch(task, places, world, data, datetime.now(UTC))

@@ -106,7 +106,7 @@ class Datasets:
     async def _from_uri(self, pinned: PinnedData, folder: Path) -> tuple[Path, str]:
         folder.mkdir(parents=True)
         path = folder / f"data.{tables.format_of(pinned.uri or '')}"
-        found = await self.world.download(pinned.uri or "", path)
+        found = await self.world.download(pinned.uri or "", path, dataset=pinned.name)
         if found != pinned.digest:
             raise WrongInput(
                 "DataChanged",

@@ -57,7 +57,7 @@ async def pull(world: World, pinned: PinnedData, source: PinnedSource, folder: P
     dest = folder / "object"
     for key in pointer.objects():
         try:
-            await _get(world, remote, key, dest, source, entries)
+            await _get(world, remote, key, dest, source, entries, pinned.name)
         except NotFound:
             continue
         await asyncio.to_thread(_verify, pointer, remote, dest)
@@ -69,7 +69,13 @@ async def pull(world: World, pinned: PinnedData, source: PinnedSource, folder: P
 
 
 async def _get(
-    world: World, remote: Remote, key: str, dest: Path, source: PinnedSource, entries: Mapping[str, TreeEntry]
+    world: World,
+    remote: Remote,
+    key: str,
+    dest: Path,
+    source: PinnedSource,
+    entries: Mapping[str, TreeEntry],
+    dataset: str,
 ) -> None:
     """Bring one object; raises NotFound when it is not there."""
     place = f"{remote.url.rstrip('/')}/{key}"
@@ -79,9 +85,9 @@ async def _get(
         elif remote.kind == "Directory":
             await world.download(f"file://{place}", dest)
         elif remote.kind == "Http":
-            await world.download(place, dest)
+            await world.download(place, dest, dataset=dataset)
         else:
-            await world.object(place, remote.endpoint, remote.region, dest)
+            await world.object(place, remote.endpoint, remote.region, dest, dataset=dataset)
     except Denied as error:
         if error.reason in _FOREIGN:
             message = f"the remote {shown(remote.name, 40)} of the repository is not allowed here: {error.message}"

@@ -20,6 +20,7 @@ from controller.clients import git_net, objects
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.clients.git_types import GitPolicy, GitRef, TreeEntry
 from controller.clients.redact import redact
+from controller.jobs.fetch_login import NO_LOGINS, Logins, origin_of
 
 if TYPE_CHECKING:
     import httpx
@@ -50,11 +51,14 @@ class World(Protocol):
         """Write exactly these files of a commit below an empty directory."""
         ...
 
-    async def download(self, uri: str, dest: Path) -> str:
-        """Write what is at an address to a file and return its digest, `sha256:<64 hex>`."""
+    async def download(self, uri: str, dest: Path, *, dataset: str = "") -> str:
+        """Write what is at an address to a file and return its digest, `sha256:<64 hex>`.
+
+        `dataset` names the one it belongs to, whose login is used.
+        """
         ...
 
-    async def object(self, url: str, endpoint: str, region: str, dest: Path) -> str:
+    async def object(self, url: str, endpoint: str, region: str, dest: Path, *, dataset: str = "") -> str:
         """Write an object of an S3 service (`s3://bucket/key`) to a file and return its digest, as `download`."""
         ...
 
@@ -84,43 +88,65 @@ class RealWorld:
         policy: GitPolicy,
         models: Callable[[], Models],
         resolver: git_net.Resolver = git_net.resolve_host,
+        logins: Logins = NO_LOGINS,
     ) -> None:
         self._mirrors, self._policy, self._models, self._resolver = mirrors, policy, models, resolver
+        self._logins = logins
         self._here: set[tuple[str, str]] = set()
 
     async def files(self, url: str, commit: str) -> tuple[TreeEntry, ...]:
         """List all files of a commit, which is fetched first if it is not here."""
+        login = self._logins.for_git(url)
         if (url, commit) not in self._here:
-            await self._mirrors.resolve(url, GitRef(commit=commit), max_age_s=float("inf"))
+            ref = GitRef(commit=commit)
+            await self._mirrors.resolve(url, ref, credential=login, max_age_s=float("inf"))
             self._here.add((url, commit))
-        return await self._mirrors.files(url, commit)
+        return await self._mirrors.files(url, commit, credential=login)
 
     async def read_many(self, url: str, commit: str, paths: Sequence[str], limit: int) -> dict[str, bytes]:
         """Return some small files of a commit."""
-        return await self._mirrors.read_many(url, commit, paths, limit=limit) if paths else {}
+        if not paths:
+            return {}
+        login = self._logins.for_git(url)
+        return await self._mirrors.read_many(url, commit, paths, credential=login, limit=limit)
 
     async def export(self, url: str, commit: str, entries: Iterable[TreeEntry], dest: Path) -> None:
         """Write exactly these files of a commit below an empty directory."""
-        await self._mirrors.export(url, commit, entries, dest)
+        await self._mirrors.export(url, commit, entries, dest, credential=self._logins.for_git(url))
 
-    async def download(self, uri: str, dest: Path) -> str:
-        """Copy a file or download an address, at most 2 GiB.
+    async def download(self, uri: str, dest: Path, *, dataset: str = "") -> str:
+        """Copy a file or download an address, at most 2 GiB, with the login of its dataset.
 
         Raises:
-            NotFound: DataNotFound. Denied: HostNotAllowed, ProtocolNotAllowed, FileTooLarge, DataNotReadable.
-            Unavailable: DataUnavailable.
+            NotFound: DataNotFound. Denied: HostNotAllowed, ProtocolNotAllowed, FileTooLarge, DataNotReadable,
+            SecretNotForHost. Unavailable: DataUnavailable; DataNotReadable: the login is refused.
         """
         if uri.startswith("file://"):
             return await asyncio.to_thread(self._copy, uri, dest)
+        await self._judge(uri)
+        login = self._logins.for_data(dataset, uri)
+        header = login.web.header() if login is not None and login.web is not None else ""
+        if header and uri.startswith("http://") and not self._listed(uri):
+            raise Denied(
+                f"the login for {_shown(uri)} would cross the network in clear: write https://…, or have the host "
+                "listed among the operator's allowed hosts",
+                reason="ProtocolNotAllowed",
+            )
+        return await self._get(uri, dest, header)
+
+    async def _get(self, uri: str, dest: Path, header: str) -> str:
+        """Download an address; `header` logs in there, and nowhere that it redirects to."""
         import httpx
 
+        own = origin_of(uri)
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             for _ in range(REDIRECTS_MAX + 1):
                 await self._judge(uri)
+                headers = {"Authorization": header} if header and origin_of(uri) == own else {}
                 try:
-                    async with client.stream("GET", uri) as answer:
+                    async with client.stream("GET", uri, headers=headers) as answer:
                         if answer.next_request is None:
-                            return await _save(answer, uri, dest)
+                            return await _save(answer, uri, dest, logged_in=bool(header))
                         uri = str(answer.next_request.url)
                 except httpx.InvalidURL:
                     raise Denied(f"{_shown(uri)} is no address", reason="InvalidURL") from None
@@ -131,10 +157,19 @@ class RealWorld:
                     ) from None
         raise Denied(f"{_shown(uri)} redirects more than {REDIRECTS_MAX} times", reason="DataNotReadable")
 
-    async def object(self, url: str, endpoint: str, region: str, dest: Path) -> str:
+    def _listed(self, uri: str) -> bool:
+        return git_rules.host_listed(urlsplit(uri).hostname or "", self._policy.allowed_hosts)
+
+    async def object(self, url: str, endpoint: str, region: str, dest: Path, *, dataset: str = "") -> str:
         """Download an object of an S3 service; raises as `download` and `objects.signed_url` do."""
-        signed = await asyncio.to_thread(objects.signed_url, url, endpoint=endpoint, region=region)
-        return await self.download(signed, dest)
+        login = self._logins.data.get(dataset)
+        keys = login.s3 if login is not None else None
+        signed = await asyncio.to_thread(objects.signed_url, url, endpoint=endpoint, region=region, login=keys)
+        if login is not None:
+            # The address shows who asks, and is worth something until it expires.
+            login.secret.check_host(urlsplit(signed).hostname or "")
+        await self._judge(signed)
+        return await self._get(signed, dest, "")
 
     async def model(self, run: str, dest: Path) -> None:
         """Download the artifact path `model` of a run. Raises what the registry client raises."""
@@ -181,16 +216,23 @@ class RealWorld:
         return f"sha256:{digest.hexdigest()}"
 
 
-async def _save(answer: httpx.Response, uri: str, dest: Path) -> str:
+async def _save(answer: httpx.Response, uri: str, dest: Path, *, logged_in: bool) -> str:
     """Write the body of an answer, bounded while it comes."""
     code = answer.status_code
     if code in (404, 410):
         raise NotFound(f"there is nothing at {_shown(uri)} (HTTP {code})", reason="DataNotFound")
     if code in (408, 425, 429) or code >= 500:
         raise Unavailable(f"{_shown(uri)} answers HTTP {code}", reason="DataUnavailable")
+    if logged_in and code in (401, 403):
+        # A person can correct the Secret without a new commit, so trying again may help.
+        raise Unavailable(
+            f"{_shown(uri)} refuses the login (HTTP {code}): correct the Secret of the dataset's secretRef",
+            reason="DataNotReadable",
+        )
     if code != 200:
         raise Denied(
-            f"{_shown(uri)} answers HTTP {code}; it must be readable without login", reason="DataNotReadable"
+            f"{_shown(uri)} answers HTTP {code}; it must be readable without login, or with that of a secretRef",
+            reason="DataNotReadable",
         )
     stated = answer.headers.get("content-length", "")
     _check_size(uri, int(stated) if stated.isdigit() else 0)

@@ -21,7 +21,7 @@ from controller.api.meta import (
 )
 from controller.api.modelspec import Training
 from controller.plan import naming, pods
-from controller.plan.pods import JOBS_IMAGE, PLAIN, SERVER_IMAGE, PodSettings
+from controller.plan.pods import JOBS_IMAGE, NO_SECRETS, PLAIN, SERVER_IMAGE, PodSecrets, PodSettings
 
 STEPS: Final = ("fetch", "train", "predict-champion", "predict", "evaluate")
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
@@ -83,6 +83,7 @@ def training_job(
     wanted: Training | None = None,
     settings: PodSettings = PLAIN,
     runtime: str = "",
+    secrets: PodSecrets = NO_SECRETS,
 ) -> Manifest:
     """Build the Job of one attempt. Its tasks are in a ConfigMap of the same name, one key per container.
 
@@ -98,6 +99,7 @@ def training_job(
         wanted: resources, queue and nodes, as the ModelSpec asks now.
         settings: the operator's, for pods.
         runtime: image of the predict steps on a cluster.
+        secrets: what its steps log in with on a cluster.
     """
     spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt, evaluate_only=evaluate_only)
     left_out = {"train"} if evaluate_only else set()
@@ -110,7 +112,7 @@ def training_job(
     limits: Manifest = {}
     if settings.hardened:
         limits = {"podFailurePolicy": pods.FAILURE_POLICY, "podReplacementPolicy": "Failed"}
-        pod = _cluster_job(pod, wanted, settings, runtime)
+        pod = _cluster_job(pod, wanted, settings, runtime, secrets)
     queue = {LABEL_QUEUE: wanted.queue_name} if wanted and wanted.queue_name and settings.hardened else {}
     metadata = meta(name, revision.metadata.namespace, {**labels, **queue}, owner)
     return {
@@ -137,9 +139,11 @@ def _plain_job(name: str, containers: list[Manifest], volumes: list[str]) -> Man
     }
 
 
-def _cluster_job(pod: Manifest, wanted: Training | None, settings: PodSettings, runtime: str) -> Manifest:
+def _cluster_job(
+    pod: Manifest, wanted: Training | None, settings: PodSettings, runtime: str, secrets: PodSecrets
+) -> Manifest:
     template, main = (wanted.template, wanted.resources) if wanted else (None, None)
-    return pods.harden(pod, settings, template=template, main=main, runtime=runtime)
+    return pods.harden(pod, settings, template=template, main=main, runtime=runtime, secrets=secrets)
 
 
 def task_map(job: Manifest, tasks: Mapping[str, str]) -> Manifest:

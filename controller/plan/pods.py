@@ -23,7 +23,12 @@ JOBS_IMAGE: Final = "mainspring-jobs"
 """Image of fetch, evaluate and, by default, of the training program."""
 REGISTRY_SECRET: Final = "mainspring-registry"  # noqa: S105 - the name of a Secret
 """Secret of the namespace with `username` and `password`, or `token`, for the registry; may be absent."""
-REGISTRY_CREDENTIALS: Final = "/mainspring/credentials/registry"
+CREDENTIALS: Final = "/mainspring/credentials"
+REGISTRY_CREDENTIALS: Final = f"{CREDENTIALS}/registry"
+REGISTRY_VOLUME: Final = "registry-credentials"
+GIT_VOLUME: Final = "git-credentials"
+DATA_VOLUME: Final = "data-credentials-"
+"""Begin of the names of volumes with logins for datasets."""
 WITH_REGISTRY: Final = frozenset({"fetch", "evaluate", "fetch-model"})
 """Containers that talk to the registry; no other gets its credentials."""
 BY_JOBS: Final = frozenset({"fetch", "evaluate"})
@@ -72,6 +77,38 @@ PLAIN: Final = PodSettings()
 """Pods as local mode runs them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSecrets:
+    """Names of the Secrets of the namespace that a pod mounts, each in the one container that needs it."""
+
+    registry: str = ""
+    """For MLflow; empty: the well-known one, which may be absent."""
+    git: str = ""
+    """For the repository; empty: none."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """By dataset."""
+
+    def mounts(self, container: str) -> list[tuple[str, str, Manifest]]:
+        """List what a container mounts: volume, path, and the volume's source."""
+        found: list[tuple[str, str, Manifest]] = []
+        if container in WITH_REGISTRY:
+            source = _source(self.registry) if self.registry else {**_source(REGISTRY_SECRET), "optional": True}
+            found.append((REGISTRY_VOLUME, REGISTRY_CREDENTIALS, source))
+        if container == "fetch" and self.git:
+            found.append((GIT_VOLUME, f"{CREDENTIALS}/git", _source(self.git)))
+        if container == "fetch":
+            by_name = enumerate(sorted(self.data.items()))
+            found += [(f"{DATA_VOLUME}{i}", f"{CREDENTIALS}/data/{n}", _source(s)) for i, (n, s) in by_name]
+        return found
+
+
+def _source(name: str) -> Manifest:
+    return {"secretName": name, "defaultMode": 0o440}
+
+
+NO_SECRETS: Final = PodSecrets()
+
+
 def harden(
     pod: Manifest,
     settings: PodSettings,
@@ -79,6 +116,7 @@ def harden(
     template: PodTemplate | None,
     main: Resources | None,
     runtime: str = "",
+    secrets: PodSecrets = NO_SECRETS,
 ) -> Manifest:
     """Build the pod that a cluster gets.
 
@@ -88,6 +126,7 @@ def harden(
         template: where people want it to run.
         main: resources of `train` or `server`.
         runtime: image of predict and of servers that was pinned; empty: the operator's.
+        secrets: what its steps log in with.
     """
     settings = replace(settings, server_image=runtime or settings.server_image)
     steps = pod.get("initContainers", [])
@@ -96,9 +135,8 @@ def harden(
     volumes = [_bounded(v, settings) for v in pod["volumes"]]
     # Each has its own: what fetch leaves in a common one would be read by the training.
     volumes += [{"name": f"tmp-{n}", "emptyDir": {"sizeLimit": settings.volume_limit}} for n in names]
-    if WITH_REGISTRY & set(names):
-        secret = {"secretName": REGISTRY_SECRET, "optional": True, "defaultMode": 0o440}
-        volumes.append({"name": "registry-credentials", "secret": secret})
+    mounted = {volume: source for n in names for volume, _, source in secrets.mounts(n)}
+    volumes += [{"name": volume, "secret": source} for volume, source in mounted.items()]
     hardened = {
         **pod,
         "enableServiceLinks": False,
@@ -109,15 +147,17 @@ def harden(
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(c, settings, main) for c in containers],
+        "containers": [_container(c, settings, main, secrets) for c in containers],
         "volumes": volumes,
     }
     if steps:
-        hardened["initContainers"] = [_container(c, settings, main) for c in steps]
+        hardened["initContainers"] = [_container(c, settings, main, secrets) for c in steps]
     return {**hardened, **_placed(template, settings)}
 
 
-def _container(container: Manifest, settings: PodSettings, main: Resources | None) -> Manifest:
+def _container(
+    container: Manifest, settings: PodSettings, main: Resources | None, secrets: PodSecrets
+) -> Manifest:
     name = container["name"]
     # By its role and not by its image: whatever image was pinned is the one that runs.
     image = settings.jobs_image if name in BY_JOBS else settings.server_image
@@ -130,9 +170,10 @@ def _container(container: Manifest, settings: PodSettings, main: Resources | Non
         told = {"MAINSPRING_TRUSTED_KEYS": settings.trusted_keys}
     env += [{"name": n, "value": v} for n, v in told.items()]
     mounts = [*container.get("volumeMounts", []), {"name": f"tmp-{name}", "mountPath": "/tmp"}]  # noqa: S108
-    if name in WITH_REGISTRY:
-        mounts.append({"name": "registry-credentials", "mountPath": REGISTRY_CREDENTIALS, "readOnly": True})
-        env.append({"name": "MAINSPRING_REGISTRY_CREDENTIALS", "value": REGISTRY_CREDENTIALS})
+    credentials = secrets.mounts(name)
+    mounts += [{"name": volume, "mountPath": path, "readOnly": True} for volume, path, _ in credentials]
+    if credentials:
+        env.append({"name": "MAINSPRING_CREDENTIALS", "value": CREDENTIALS})
     default = {"train": settings.training, "server": settings.server}.get(name, settings.step)
     wanted = (main or default) if name in ("train", "server") else settings.step
     return {

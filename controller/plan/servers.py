@@ -26,7 +26,7 @@ from controller.api.meta import (
 from controller.api.pods import Autoscaling
 from controller.plan import naming, pods
 from controller.plan.manifests import ONE_THREAD, meta
-from controller.plan.pods import PLAIN, SERVER_IMAGE, PodSettings
+from controller.plan.pods import PLAIN, SERVER_IMAGE, PodSecrets, PodSettings
 
 SERVER_PORT: Final = 8080
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
@@ -66,7 +66,7 @@ def deployment(
     pod, noted = _server_pod(run, digest, tracking_uri, env), {}
     extra: Manifest = {}
     if settings.hardened:
-        pod = _cluster_server(pod, model.spec.serving, settings, runtime)
+        pod = _cluster_server(pod, model, settings, runtime)
         noted = {ANNOTATION_SERVE: serve_digest(model.spec.serving)}
         # A server is replaced only once its successor is ready: fewer than wanted never answer.
         extra = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}
@@ -92,8 +92,8 @@ def serve_digest(serving: Serving) -> str:
     return digest_of({"recipe": 1, **{k: dump(part) if part is not None else None for k, part in chosen.items()}})
 
 
-def _cluster_server(pod: Manifest, serving: Serving, settings: PodSettings, runtime: str) -> Manifest:
-    server = pod["containers"][0]
+def _cluster_server(pod: Manifest, model: ModelSpec, settings: PodSettings, runtime: str) -> Manifest:
+    serving, server = model.spec.serving, pod["containers"][0]
     probe = server["readinessProbe"]
     server |= {
         "env": [*server["env"], {"name": "MAINSPRING_HOST", "value": "0.0.0.0"}],  # noqa: S104 - the pod's own network
@@ -108,7 +108,15 @@ def _cluster_server(pod: Manifest, serving: Serving, settings: PodSettings, runt
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": pods.SLEEP_S}}},
     }
-    built = pods.harden(pod, settings, template=serving.template, main=serving.resources, runtime=runtime)
+    registry = model.spec.registry.secret_ref if model.spec.registry else None
+    built = pods.harden(
+        pod,
+        settings,
+        template=serving.template,
+        main=serving.resources,
+        runtime=runtime,
+        secrets=PodSecrets(registry=registry.name if registry else ""),
+    )
     return {**built, "terminationGracePeriodSeconds": pods.GRACE_S}
 
 
@@ -234,6 +242,12 @@ def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Mani
     }
 
 
+def attached_digest(model: ModelSpec) -> str:
+    """Hash the Gateways and host names that a ModelSpec names; empty where it names none."""
+    wanted = _attached(model)
+    return digest_of({"recipe": 1, **wanted}) if wanted else ""
+
+
 def _attached(model: ModelSpec) -> Manifest:
     """Attach the route to the Gateways that the ModelSpec names; local mode's router needs none."""
     wanted = model.spec.serving.route
@@ -241,9 +255,3 @@ def _attached(model: ModelSpec) -> Manifest:
         return {}
     names = {"hostnames": list(wanted.hostnames)} if wanted.hostnames else {}
     return {"parentRefs": [dump(g) for g in wanted.gateway_refs], **names}
-def attached_digest(model: ModelSpec) -> str:
-    """Hash the Gateways and host names that a ModelSpec names; empty where it names none."""
-    wanted = _attached(model)
-    return digest_of({"recipe": 1, **wanted}) if wanted else ""
-
-

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from controller.api import git_rules
 from controller.api.base import dump
 from controller.api.gates import task_of_gates
-from controller.api.kinds import ModelSpec
+from controller.api.kinds import ModelRevision, ModelSpec
 from controller.api.metrics import Task
 from controller.api.modelrevision import ModelRevisionStatus
 from controller.api.reports import ArtifactRef, EvaluateTask, FetchTask, KnownOutput, PredictTask
 from controller.plan.observed import RevisionSeen
 from controller.plan.pinning import checks_hash, measures
+from controller.plan.pods import PodSecrets
 
 DEFAULT_PROBE_REQUESTS = 200
 """How many single requests are timed when no gate says otherwise."""
@@ -84,6 +87,31 @@ def _known(trained: ModelRevisionStatus) -> KnownOutput | None:
     if evidence is None:
         return None
     return KnownOutput(scans=evidence.scans, trainer=evidence.trainer, trainer_note=evidence.trainer_note)
+
+
+def secrets(revision: ModelRevision, model: ModelSpec) -> PodSecrets:
+    """Say which Secrets a Job mounts: those that the ModelSpec names now; another name moves no revision.
+
+    A revision may come from a server that the ModelSpec has left since: that one never gets the new one's login.
+    """
+    spec = model.spec
+    registry = spec.registry.secret_ref.name if spec.registry and spec.registry.secret_ref else ""
+    git = spec.source.secret_ref
+    same = _server_of_git(spec.source.url) == _server_of_git(revision.spec.source.url)
+    pinned = {d.name: d for d in revision.spec.data}
+    data = {
+        d.name: d.secret_ref.name
+        for d in spec.data
+        if d.secret_ref is not None
+        and d.name in pinned
+        and urlsplit(d.uri or "")[:2] == urlsplit(pinned[d.name].uri or "")[:2]
+    }
+    return PodSecrets(registry=registry, git=git.name if git and same else "", data=data)
+
+
+def _server_of_git(url: str) -> tuple[str, str, int | None] | None:
+    parts = git_rules.parse_url(url)
+    return parts and (parts.scheme, parts.host, parts.port)
 
 
 def gate_task(model: ModelSpec) -> Task | None:

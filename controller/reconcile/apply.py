@@ -29,6 +29,7 @@ from controller.plan.actions import (
     StartTraining,
 )
 from controller.plan.manifests import task_map
+from controller.reconcile.access import check_mounts
 from controller.reconcile.world import World
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,11 @@ async def _one(world: World, action: Action) -> str | None:
             if action.statement is not None:
                 await world.ledger.write_statement(action.entry.run, action.statement)
             await world.ledger.append(action.entry)
-        case ApplyManifest() | SetWeights() | ApplyModelSpec():
+        case ApplyManifest():
+            if action.manifest["kind"] == "Deployment":
+                await check_mounts(world, action.manifest)
+            await world.kube.apply(action.manifest)
+        case SetWeights() | ApplyModelSpec():
             await world.kube.apply(action.manifest)
         case DeleteManifest():
             await world.kube.delete(action.key, uid=action.uid)
@@ -105,6 +110,7 @@ async def _close_run(world: World, action: CloseRun) -> None:
 async def _start_training(world: World, action: StartTraining) -> None:
     """Make the run, then the tasks, then the Job: whoever finds the Job finds what it needs."""
     revision, job = action.revision, action.manifest
+    await check_mounts(world, job)
     run = await world.registry.ensure_run(
         action.experiment,
         revision=revision.metadata.name,

@@ -56,6 +56,9 @@ async def pin(
         entry = by_path.get(dataset.path)
         if entry is None:
             raise MissingFile(f"dataset {dataset.name}: {dataset.path}", dataset.path)
+        if dataset.secret_ref is not None:
+            message = f"dataset {dataset.name}: {dataset.path} is a file of the commit itself"
+            raise Denied(f"{message}, with no login of its own: leave its secretRef out", reason="DataSpecInvalid")
         if entry.mode not in (MODE_FILE, MODE_EXECUTABLE):
             message = f"dataset {dataset.name}: {dataset.path} at commit {commit[:10]} is a link or a submodule"
             raise Denied(f"{message}, not a file", reason="PathNotAllowed")

@@ -7,6 +7,7 @@ there nobody to tell, and the error goes up to the queue.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from difflib import get_close_matches
 from weakref import WeakValueDictionary
 
@@ -35,6 +36,7 @@ from controller.plan.revision import registry_name
 from controller.plan.selection import OUR_YAML_MAX_BYTES, is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import datasets, surroundings, survival
+from controller.reconcile.access import git_for
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
@@ -86,10 +88,10 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         deployments={d["metadata"]["name"]: surroundings.deployment(d) for d in deployments},
         services=frozenset(s["metadata"]["name"] for s in services) - {key.name},
         route=surroundings.shares(deployments) if by_servers else surroundings.weights(route),
-        by_servers=by_servers,
-        stable=await surroundings.stable(world, key),
         attached=surroundings.attached(route),
         spare_route=route["metadata"]["uid"] if route is not None and by_servers else "",
+        by_servers=by_servers,
+        stable=await surroundings.stable(world, key),
         has_budget=await surroundings.has_budget(world, key),
         autoscaler=await surroundings.autoscaler(world, key),
         loaded=figures.loaded(),
@@ -111,6 +113,7 @@ def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
 async def source(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refused:
     """Resolve the commit that a ModelSpec asks for, and what it selects of it."""
     try:
+        world = replace(world, git=await git_for(world, parsed))
         head, label = await _head(world, parsed)
         return await _selected(world, parsed, head, label)
     except (Denied, NotFound) as error:
@@ -236,6 +239,7 @@ async def repository(world: World, key: Key) -> RepositorySeen | None:
         return RepositorySeen(manifest=manifest, repository=parsed, objects=objects)
     spec = parsed.spec
     try:
+        world = replace(world, git=await git_for(world, parsed))
         asked = parsed.metadata.annotations.get(ANNOTATION_REQUESTED_AT, "")
         ref, timeout_s = git_ref(spec.ref), seconds(spec.timeout)
         if asked and asked != parsed.status.requested_at:

@@ -24,12 +24,15 @@ def open_world(
     Raises:
         Denied: the key or a trusted key cannot be read.
     """
+    from controller.clients.credentials import WebLogin
     from controller.clients.git import GitPolicy, Mirrors
     from controller.clients.registry import Registry
     from controller.clients.signing import Signer, Verifier, public_text, read_public_pem
     from controller.clients.telemetry import Telemetry
     from controller.plan.pods import PodSettings
+    from controller.reconcile.access import Access
     from controller.reconcile.ledger import LedgerBook
+    from controller.reconcile.secrets import SecretBook
     from controller.reconcile.world import Settings
 
     signer = Signer.load_or_create(settings.signing_key)
@@ -39,7 +42,14 @@ def open_world(
             trusted.append(read_public_pem(file.read_text()))
         except OSError as error:
             raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
-    registry, telemetry = Registry(settings.tracking_uri, guard=guard), Telemetry()
+    telemetry = Telemetry()
+    opened: list[Registry] = []
+
+    def open_registry(login: Callable[[], WebLogin]) -> tuple[Registry, LedgerBook]:
+        opened.append(Registry(settings.tracking_uri, login=login, guard=guard))
+        return opened[-1], LedgerBook(opened[-1], signer, Verifier(trusted), _now)
+
+    registry, ledger = open_registry(WebLogin)
     protocols = frozenset(settings.git_protocols)
     git = Mirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
     pods = PodSettings(
@@ -51,7 +61,8 @@ def open_world(
     )
 
     async def close() -> None:
-        await registry.aclose()
+        for one in opened:
+            await one.aclose()
         await telemetry.close()
         await asyncio.to_thread(git.close)
 
@@ -59,7 +70,7 @@ def open_world(
         kube=kube,
         git=git,
         registry=registry,
-        ledger=LedgerBook(registry, signer, Verifier(trusted), _now),
+        ledger=ledger,
         telemetry=telemetry,
         settings=Settings(
             runtime=settings.server_image,
@@ -69,6 +80,7 @@ def open_world(
         ),
         now=_now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
+        access=Access(SecretBook(kube), git, open_registry),
     )
     return world, close
 

@@ -272,6 +272,8 @@ class Operator:
                 await asyncio.sleep(SYNC_RETRY_S)
                 continue
             self.world.ledger.forget()
+            if self.world.access is not None:
+                self.world.access.forget()
             self.pulse.leading = True
             for kind in OURS:
                 for key in self.cache.keys(kind):

@@ -14,7 +14,7 @@ from controller.clients.errors import ClientError
 from controller.plan.model import plan_model
 from controller.plan.repository import plan_repository
 from controller.plan.revision import plan_revision
-from controller.reconcile import apply, jobs, observe, report
+from controller.reconcile import access, apply, jobs, observe, report
 from controller.reconcile.apply import Outcome
 from controller.reconcile.queue import Next
 from controller.reconcile.world import World
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 async def reconcile_model(world: World, key: Key) -> Next:
     """Bring one ModelSpec one step closer to what it asks for."""
+    world = await access.scoped(world, key)
     seen = await observe.model(world, key)
     if seen is None:
         return Next.done()
@@ -36,6 +37,7 @@ async def reconcile_model(world: World, key: Key) -> Next:
 
 async def reconcile_revision(world: World, key: Key) -> Next:
     """Bring one ModelRevision one step closer to being measured."""
+    world = await access.scoped(world, key)
     seen = await jobs.revision(world, key)
     if seen is None:
         return Next.done()

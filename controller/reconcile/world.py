@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from controller.api.meta import Manifest
 from controller.clients.git_types import GitRef, Head, TreeEntry
@@ -17,6 +17,9 @@ from controller.plan.pods import PLAIN, PodSettings
 from controller.reconcile.kube import Kube
 from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.ports import RegistryPort
+
+if TYPE_CHECKING:
+    from controller.reconcile.access import Access
 
 
 class GitPort(Protocol):
@@ -83,3 +86,5 @@ class World:
     """The present moment, UTC."""
     url_of: Callable[[str, str], str]
     """Endpoint of a model by namespace and name; empty when unknown."""
+    access: Access | None = None
+    """Git and registries with the logins of the namespaces' Secrets; None in local mode, which has no Secrets."""

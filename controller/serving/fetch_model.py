@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Final, Protocol
 
-from controller.clients import artifacts
+from controller.clients import artifacts, credentials
 from controller.clients.errors import Denied, NotFound
 from controller.clients.signing import ENVELOPE_MAX_BYTES
 from controller.serving import lineage, step
@@ -41,7 +41,8 @@ class Source(Protocol):
 def main(argv: list[str] | None = None) -> int:
     """Run the step; returns the exit code.
 
-    MLFLOW_TRACKING_URI, _USERNAME, _PASSWORD, _TOKEN say where and who; MAINSPRING_TRUSTED_KEYS whom to believe.
+    MLFLOW_TRACKING_URI says where; who is in the files below MAINSPRING_CREDENTIALS, else in
+    MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN; MAINSPRING_TRUSTED_KEYS says whom to believe.
     """
     parser = argparse.ArgumentParser(prog="controller.serving.fetch_model")
     parser.add_argument("--run", required=True, help="MLflow run")
@@ -137,12 +138,7 @@ async def _from_registry(run: str, digest: str, out: Path) -> None:
             "MLFLOW_TRACKING_URI is not set: there is no registry to fetch from", reason="RegistryMissing"
         )
     keys = lineage.read_keys(os.environ.get(lineage.KEYS_ENV, ""))
-    registry = Registry(
-        uri,
-        username=os.environ.get("MLFLOW_TRACKING_USERNAME", ""),
-        password=os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),
-        token=os.environ.get("MLFLOW_TRACKING_TOKEN", ""),
-    )
+    registry = Registry(uri, login=credentials.registry_here(os.environ))
     try:
         await fetch_model(registry, run, digest, out, keys)
     finally:

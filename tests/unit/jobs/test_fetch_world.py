@@ -96,11 +96,11 @@ def test_what_comes_is_on_disk_with_its_digest(tmp_path, server, path):
 )
 def test_what_does_not_come_says_why(tmp_path, server, path, kind, reason, words):
     with pytest.raises(ClientError) as caught:
-        download(tmp_path, f"{server}/{path}?token=secret")
+        download(tmp_path, f"{server}/{path}?token=hunter2")
     assert isinstance(caught.value, kind)
     assert caught.value.reason == reason
     assert words in caught.value.message
-    assert "secret" not in caught.value.message
+    assert "hunter2" not in caught.value.message
 
 
 def test_an_answer_is_bounded_while_it_comes(tmp_path, server, monkeypatch):
