@@ -27,7 +27,7 @@ def open_world(
     from controller.clients.credentials import WebLogin
     from controller.clients.git import GitPolicy, Mirrors
     from controller.clients.registry import Registry
-    from controller.clients.signing import Signer, Verifier, public_text, read_public_pem
+    from controller.clients.signing import Signer, Verifier, public_text
     from controller.clients.telemetry import Telemetry
     from controller.plan.pods import PodSettings
     from controller.reconcile.access import Access
@@ -36,12 +36,7 @@ def open_world(
     from controller.reconcile.world import Settings
 
     signer = Signer.load_or_create(settings.signing_key)
-    trusted = [signer.public]
-    for file in settings.trusted_keys:
-        try:
-            trusted.append(read_public_pem(file.read_text()))
-        except OSError as error:
-            raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
+    trusted = [signer.public, *_further_keys(settings)]
     telemetry = Telemetry()
     opened: list[Registry] = []
 
@@ -83,6 +78,18 @@ def open_world(
         access=Access(SecretBook(kube), git, open_registry),
     )
     return world, close
+
+
+def _further_keys(settings: OperatorSettings) -> list[bytes]:
+    from controller.clients.signing import read_public_pem
+
+    keys = []
+    for file in settings.trusted_keys:
+        try:
+            keys.append(read_public_pem(file.read_text()))
+        except OSError as error:
+            raise Denied(f"the trusted key {file} cannot be read: {error.strerror}") from None
+    return keys
 
 
 def _fetch_env(settings: OperatorSettings) -> dict[str, str]:
