@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
-from tests.simulation.walk import STEPS, Tally, Walk, play, seeds, told, walk_of
+import controller
+
+from tests.simulation.walk import STEPS, Found, Tally, Walk, play, seeds, told, walk_of
 
 
 def main() -> int:
@@ -14,6 +17,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one walk; default: many")
     parser.add_argument("--seeds", type=int, default=20, help="how many walks")
     parser.add_argument("--first", type=int, default=0, help="the first seed of many")
+    parser.add_argument("--numbers", help="these seeds, one after the other")
+    parser.add_argument("--json", action="store_true", help="say how it ended as one line of JSON")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each walk")
     parser.add_argument("--only", help="numbers of the steps that are played, as a cut-down walk names them")
     parser.add_argument("--no-shrink", action="store_true", help="do not cut a broken walk down")
@@ -25,8 +30,13 @@ def main() -> int:
         sys.stdout.write("\n".join(arena.deeds[-40:]) + f"\n{found.message if found else 'every promise held'}\n")
         return 1 if found else 0
     numbers = [asked.seed] if asked.seed is not None else list(range(asked.first, asked.first + asked.seeds))
+    if asked.numbers:
+        numbers = [int(n) for n in asked.numbers.split(",")]
     tally = Tally()
     broken = seeds(numbers, asked.steps, tally)
+    if asked.json:
+        sys.stdout.write(json.dumps(_ended(broken, tally)) + "\n")
+        return 1 if broken else 0
     rate = tally.steps / tally.seconds if tally.seconds else 0
     sys.stdout.write(
         f"{tally.walks} walks, {tally.steps:,} steps and their ends, {tally.held:,} writes held against the "
@@ -36,6 +46,19 @@ def main() -> int:
         return 0
     sys.stdout.write(told(broken[0], asked.steps, broken[1], cut_down=not asked.no_shrink) + "\n")
     return 1
+
+
+def _ended(broken: tuple[int, Found] | None, tally: Tally) -> dict[str, object]:
+    """Say how many walks ended, for programs; `source` is the controller that they were taken on."""
+    seed, found = broken or (-1, Found("", "", 0))
+    return {
+        "source": controller.__file__,
+        "walks": tally.walks,
+        "seed": seed,
+        "invariant": found.invariant,
+        "message": found.message,
+        "steps": found.steps,
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest, k
 from controller.clients.signing import Signer
 from controller.local.store import Store
 from controller.reconcile import datasets, observe
-from tests.simulation.outside import Git, Registry, Servers
+from tests.simulation.outside import TOKENS, Git, Registry, Servers
 from tests.simulation.promises import Promises
 from tests.simulation.seat import Seat
 from tests.support.simulation import Clock
@@ -234,7 +234,7 @@ class Arena:
         ready = spec["replicas"] if up else 0
         status: Manifest = {"replicas": spec["replicas"], "readyReplicas": ready}
         if not up:
-            said = "the model is not what was recorded"
+            said = f"the model is not what was recorded: https://jo:{TOKENS[1]}@mlflow.example.com/a"
             status["conditions"] = [{"type": "Available", "status": "False", "message": said}]
         await self.store.patch_status(key_of(deployment), status, uid=meta["uid"])
         pod = {

@@ -371,9 +371,9 @@ class Promises:
         admitted = any((e.kind, e.revision, e.digest) == ("Admitted", entry.revision, digest) for e in entries)
         if entry.kind in ("Admitted", "Rejected"):
             against = self.arena.models.get(truth.champion_digest(entries)) if serving else None
-            holds = truth.gates_hold(model, self.arena.models[digest], against)
+            said = truth.judged(model, self.arena.models[digest], against)
             must(
-                holds == (entry.kind == "Admitted"),
+                said == {"Admitted": "Passed", "Rejected": "Failed"}[entry.kind],
                 "S1",
                 f"{entry.kind}: {self.arena.models[digest]} vs {against}",
             )

@@ -240,5 +240,5 @@ class SeatTelemetry:
 
     async def counters(self, pods: Sequence[Manifest]) -> Mapping[str, float]:
         found = await self._seat.arena.servers.counters(pods)
-        self._seat.seen.counters = found
+        self._seat.seen.counters = {**(self._seat.seen.counters or {}), **found}
         return found

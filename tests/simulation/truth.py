@@ -20,6 +20,9 @@ from tests.support.simulation import START
 
 _VERIFIER = Verifier([Signer(Ed25519PrivateKey.from_private_bytes(b"s" * 32)).public])
 
+SPREAD = 1 - 3 / 7
+"""How far the 5 % and 95 % ends of the improvement lie from it, in the walk's measurements."""
+
 
 class BrokenPromise(AssertionError):
     """An invariant does not hold: which, and what was seen."""
@@ -90,14 +93,21 @@ def stands_back(entries: Sequence[LedgerEntry], model: Manifest, revision: str) 
     return asked is None or asked <= when(last.at)
 
 
-def gates_hold(model: Manifest, value: float, against: float | None) -> bool:
-    """Judge the walk's gates: a largest rmse, and no worse than the champion."""
-    for gate in model["spec"].get("gates", []):
-        if "max" in gate and not value <= gate["max"]:
-            return False
-        if "champion" in gate and against is not None and against - value < gate["champion"]["margin"]:
-            return False
-    return True
+def judged(model: Manifest, value: float, against: float | None) -> str:
+    """Judge the walk's gates, a largest rmse and no worse than the champion: Passed, Failed or Inconclusive.
+
+    Without a gate of the spec's own against the champion, the default one: at 95 % confidence no more than 2 % worse.
+    """
+    gates = model["spec"].get("gates", [])
+    said = [value <= gate["max"] for gate in gates if "max" in gate]
+    margins = [gate["champion"]["margin"] for gate in gates if "champion" in gate]
+    if against is None:
+        return "Passed" if all(said) else "Failed"
+    said += [against - value >= margin for margin in margins]
+    surely, perhaps = ((against - value + side * SPREAD) / against >= -0.02 for side in (-1, 1))
+    if not all(said) or not (margins or perhaps):
+        return "Failed"
+    return "Passed" if margins or surely else "Inconclusive"
 
 
 def seconds(text: str) -> float:
@@ -118,7 +128,7 @@ def live(model: Manifest, counters: Mapping[str, float] | None, challenger: Mapp
     total = {"requests": 0.0, "errors": 0.0}
     for key, value in counters.items():
         name, old = key.partition("|")[2], before.get(key, 0.0)
-        if name in total:
+        if name in total and key.startswith(f"{challenger.get('revision')}-"):
             total[name] += value - old if value >= old else value
     rule = model["spec"]["serving"]["canary"]["analysis"][0]
     if total["requests"] == 0:
