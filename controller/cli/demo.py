@@ -12,10 +12,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
@@ -41,14 +41,29 @@ class Row:
     failed: int
 
 
+class Running(Protocol):
+    """The controller, as the steps handle it."""
+
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def check(self) -> None: ...
+
+
+class Eyes(Protocol):
+    """The objects, as the steps read them."""
+
+    async def model(self) -> Manifest | None: ...
+    async def list(self, kind: str) -> Sequence[Manifest]: ...
+
+
 @dataclass
 class Stage:
     """What all steps share."""
 
     repository: Repository
-    operator: Operator
+    operator: Running
     traffic: Traffic
-    view: View
+    view: Eyes
     say: Say
     limit_s: float = STEP_LIMIT_S
 
@@ -238,7 +253,8 @@ async def play(scratch: Path, example: Path) -> int:
     repository = Repository(scratch / "repository", example)
     operator = Operator(where, repository, scratch / "controller.log")
     traffic = Traffic(read_rows(example / "data" / "bikes.csv", "bikers"))
-    stage = Stage(repository, operator, traffic, View(where), say)
+    view = View(where)
+    stage = Stage(repository, operator, traffic, view, say)
     say(f"Playing in {scratch}; everything stops at the end, the directory stays.")
     rows: list[Row] = []
     sending: asyncio.Task[None] | None = None
@@ -263,7 +279,7 @@ async def play(scratch: Path, example: Path) -> int:
             await asyncio.gather(sending, return_exceptions=True)
         say("\nstopping jobs, servers, router and MLflow")
         operator.stop()
-        stage.view.close()
+        view.close()
     return _end(rows, traffic, problem, where, operator.log)
 
 

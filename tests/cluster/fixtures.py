@@ -44,13 +44,13 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A cluster with a node that runs pods, with our kinds and the Gateway API's; needs root."""
-    from tests.cluster.definitions import apply_definitions
+    """A cluster with a node that runs pods, with the Gateway API's kinds; the chart brings ours.  Needs root."""
+    from tests.cluster.definitions import apply_gateway_api
     from tests.cluster.node import Node
 
     running = Node.start(tmp_path_factory.mktemp("node"), audit=True)
     try:
-        apply_definitions(running.plane)
+        apply_gateway_api(running.plane)
         yield running
     finally:
         running.stop()

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller import __version__
 from tests.cluster.build import SOURCES, cache_directory, locked, say
 from tests.cluster.oci import write_image
 from tests.cluster.packages import IMAGES, installed
@@ -246,12 +247,17 @@ def _size(archive: Path) -> int:
 
 
 def imported(node: Node) -> dict[str, str]:
-    """Give the node our images and their base; their names by target, and `base`."""
+    """Give the node our images and their base; their names by target, and `base`.
+
+    The chart's own names for this version, without a registry, then name them too.
+    """
     made = {"base": base_image(), **{target: build(target) for target in TARGETS}}
     there = node.images()
     for image in made.values():
         if image.name not in there:
             node.import_image(image.archive)
+    for target in TARGETS:
+        node.tag_image(made[target].name, f"docker.io/library/mainspring-{target}:{__version__}")
     return {target: image.name for target, image in made.items()}
 
 

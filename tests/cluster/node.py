@@ -81,6 +81,10 @@ class Node:
         """Give the node the image of an archive as `docker save` writes it; pods name it by its tag."""
         self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "import", str(archive)], seconds=600)
 
+    def tag_image(self, name: str, other: str) -> None:
+        """Give an image of the node another name too, in full: with its registry."""
+        self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "tag", "--force", name, other])
+
     def images(self) -> set[str]:
         """The names of the images that pods can use."""
         return set(self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"]).split())

@@ -16,15 +16,12 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.node import Node
 
 OPERATOR = "app.kubernetes.io/name=mainspring,app.kubernetes.io/component=operator"
-_EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster"
 
 
-def start_git(node: Node, namespace: str) -> str:
-    """Apply `examples/cluster`; returns the address of its Git server for this host."""
-    node.kubectl("apply", "-n", namespace, "-k", str(_EXAMPLE))
-    node.kubectl("rollout", "status", "deployment/git", "-n", namespace, "--timeout=120s")
-    found = node.plane.request("GET", f"/api/v1/namespaces/{namespace}/services/git")
-    return f"http://{found['spec']['clusterIP']}"
+def cluster_address(node: Node, namespace: str, service: str) -> str:
+    """Read the address of a Service as this host reaches it, which knows no names of the cluster."""
+    spec = node.plane.request("GET", f"/api/v1/namespaces/{namespace}/services/{service}")["spec"]
+    return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
 
 def is_available(plane: ControlPlane, namespace: str, name: str) -> bool:
@@ -35,16 +32,15 @@ def is_available(plane: ControlPlane, namespace: str, name: str) -> bool:
 
 
 class ClusterRepository(Repository):
-    """The scratch repository, pushed after every commit; pods follow it by the name of its Service."""
+    """The repository that the README's commands made, pushed after every commit."""
 
-    def __init__(self, path: Path, example: Path, *, url: str, push_to: str) -> None:
+    def __init__(self, path: Path, example: Path, *, push_to: str) -> None:
         super().__init__(path, example)
-        self._url, self._push_to = url, push_to
+        self._push_to = push_to
 
-    @property
-    def url(self) -> str:
-        """Address that the operator and the Jobs follow."""
-        return self._url
+    def create(self) -> str:
+        """It is there already; returns its first commit."""
+        return self._git("rev-parse", "HEAD")
 
     def commit(self, subject: str) -> str:
         """Commit everything and push."""

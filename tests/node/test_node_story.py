@@ -1,6 +1,6 @@
-"""The demo's story on a real node: the chart, the images, Git and MLflow as pods, requests through the Service.
+"""The README's five minutes on a real node as they stand there, and the demo's story on what they left.
 
-Six steps: commit, README-only commit, worse commit, better commit, revert, killed controller.  The steps are those
+The chart, the images, Git and MLflow as pods, requests through the Service all the time.  The six steps are those
 of `mainspring demo` and check their own promises; here stands what only a cluster can show.
 """
 
@@ -9,44 +9,79 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-import controller
 from controller.cli.demo import STEPS, Stage
 from controller.cli.demo_stage import Traffic, read_rows
+from tests.cluster.build import built
 from tests.cluster.node import Node
 from tests.cluster.processes import wait_until
-from tests.node.stage import ClusterOperator, ClusterRepository, ClusterView, is_available, start_git
-from tests.support.helm import Release
+from tests.node.stage import ClusterOperator, ClusterRepository, ClusterView, cluster_address, is_available
+from tests.support.helm import binary
+from tests.support.operator_process import ROOT
 
-EXAMPLE = Path(controller.__file__).parent.parent / "examples" / "bikes"
-NAMESPACE = "story"
+EXAMPLE = ROOT / "examples" / "bikes"
+NAMESPACE = "team"
 STEP_LIMIT_S = 300.0
+README_LIMIT_S = 900.0
 
 
-VALUES = (
-    *("--set", "mlflow.enabled=true", "--set", "mlflow.persistence.enabled=false"),
-    *("--set", "git.protocols={http}", "--set", "git.allowedHosts={git}"),
-)
+def commands() -> str:
+    """Read the five minutes out of the README."""
+    found = re.search(
+        r"<!-- cluster -->\n```\n(.*?)```\n<!-- /cluster -->", (ROOT / "README.md").read_text(), re.S
+    )
+    assert found, "the README shows the five minutes between its two marks"
+    return found[1]
 
 
 @pytest.fixture(scope="module")
-def installed(node: Node, images: dict[str, str]) -> str:
-    """Install the chart as the README does; returns the address of the Git server."""
-    assert set(images) == {"operator", "jobs", "server"}
-    namespace = {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
-    node.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": namespace}, "/api/v1/namespaces")
-    Release(node.plane, NAMESPACE).helm("install", *VALUES, "--wait", "--timeout", "4m")
-    return start_git(node, NAMESPACE)
+def first_model(node: Node, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the README's commands; returns the repository that they made, and what they printed."""
+    assert set(images) >= {"operator", "jobs", "server"}
+    scratch = tmp_path_factory.mktemp("readme")
+    tree, tools = scratch / "mainspring", scratch / "bin"
+    for name in ("examples", "helm"):
+        shutil.copytree(ROOT / name, tree / name)
+    tools.mkdir()
+    (tools / "helm").symlink_to(binary())
+    (tools / "kubectl").write_text(f'#!/bin/sh\nexec {built() / "kube"} kubectl "$@"\n')
+    (tools / "kubectl").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{commands()}"],
+        cwd=tree,
+        env={
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "HOME": str(scratch),
+            "KUBECONFIG": str(node.plane.kubeconfig),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=README_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree / "first-model", done.stdout
 
 
-async def play(node: Node, address: str, scratch: Path) -> tuple[list[str], Traffic]:
+def test_the_five_minutes_of_the_readme_end_with_a_served_model(first_model: tuple[Path, str]):
+    _, printed = first_model
+    (model,) = [line for line in printed.splitlines() if line.startswith("modelspec.mainspring.dev/bikes ")]
+    assert model.split()[1] == "True", "column Ready"
+
+
+async def play(node: Node, directory: Path) -> tuple[list[str], Traffic]:
     """Play all steps with requests from the first model on; returns what happened and the traffic."""
-    (scratch / "repository").mkdir()
-    url = "http://git/bikes.git"
-    repository = ClusterRepository(scratch / "repository", EXAMPLE, url=url, push_to=f"{address}/bikes.git")
+    repository = ClusterRepository(
+        directory, EXAMPLE, push_to=f"{cluster_address(node, NAMESPACE, 'git')}/bikes.git"
+    )
     view = ClusterView(node.plane.kubeconfig, NAMESPACE)
     traffic = Traffic(read_rows(EXAMPLE / "data" / "bikes.csv", "bikers"), keep_alive=False)
     told: list[str] = []
@@ -58,9 +93,7 @@ async def play(node: Node, address: str, scratch: Path) -> tuple[list[str], Traf
         for name, step in STEPS:
             happened.append(f"{name}: {await step(stage)}")
             if sending is None:
-                service = node.plane.request("GET", f"/api/v1/namespaces/{NAMESPACE}/services/bikes")
-                port = service["spec"]["ports"][0]["port"]
-                sending = asyncio.create_task(traffic.run(f"http://{service['spec']['clusterIP']}:{port}"))
+                sending = asyncio.create_task(traffic.run(cluster_address(node, NAMESPACE, "bikes")))
     except Exception as error:
         error.add_note("\n".join([*happened, *told[-40:]]))
         raise
@@ -73,8 +106,9 @@ async def play(node: Node, address: str, scratch: Path) -> tuple[list[str], Traf
     return happened, traffic
 
 
-def test_the_story_of_the_demo_on_a_node(node: Node, installed: str, tmp_path: Path):
-    happened, traffic = asyncio.run(play(node, installed, tmp_path))
+def test_the_story_of_the_demo_on_a_node(node: Node, first_model: tuple[Path, str]):
+    node.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    happened, traffic = asyncio.run(play(node, first_model[0]))
     print("\n".join(happened))
     assert len(happened) == len(STEPS)
     assert traffic.failed == 0, traffic.failures[:5]
