@@ -53,14 +53,14 @@ OPERATOR_RIGHTS: Final = (
     *(("patch", "mainspring.dev", f"{kind}/status") for kind in OWN),
     *((verb, "batch", "jobs") for verb in _WRITES if verb != "delete"),
     *((verb, "apps", "deployments") for verb in _WRITES),
-    *((verb, "gateway.networking.k8s.io", "httproutes") for verb in _WRITES if verb != "delete"),
-    *((verb, "", "services") for verb in _WRITES if verb != "watch"),
+    *((verb, "gateway.networking.k8s.io", "httproutes") for verb in _WRITES),
+    *((verb, "", "services") for verb in _WRITES),
     *((verb, "", "configmaps") for verb in ("get", "create", "patch")),
     *((verb, "", "pods") for verb in ("list", "watch")),
     ("create", "", "events"),
     ("get", "", "secrets"),
-    *((verb, "policy", "poddisruptionbudgets") for verb in ("get", "create", "patch")),
-    *((verb, "autoscaling", "horizontalpodautoscalers") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "policy", "poddisruptionbudgets") for verb in _WRITES if verb != "delete"),
+    *((verb, "autoscaling", "horizontalpodautoscalers") for verb in _WRITES),
     *((verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "watch", "create", "patch")),
 )
 """What the operator needs in every namespace that it serves: what the chart grants."""

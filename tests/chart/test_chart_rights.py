@@ -183,8 +183,9 @@ def test_a_whole_story_uses_every_right_and_lacks_none(bare_plane, release, tmp_
         story.commit(b"50", scaled={}, routed=routed)
         wait_until(lambda: story.served("scaled") not in (None, first), "a better one takes over", within_s=90)
         wait_until(lambda: not [n for n in story.names("Deployment") if n.startswith(first)], "old servers go")
-        story.commit(b"50", routed=routed)
+        story.commit(b"50", routed={})
         wait_until(lambda: story.names("ModelSpec") == ["routed"], "the deleted file's ModelSpec goes")
+        wait_until(lambda: not story.names("HTTPRoute"), "the route that nobody wants any more goes")
         assert operator.terminate() < 25
 
     used, rights = asked(bare_plane, place), granted(bare_plane, place)
