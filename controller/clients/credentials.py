@@ -78,7 +78,7 @@ class Secret:
         """Refuse a Secret without the keys that are needed."""
         there = ", ".join(git_rules.shown(k, 60)[1:-1] for k in sorted(self.data)[:20]) or "no key"
         return Denied(
-            f"Secret {self.name} ({self.asked_by}) has {there}, but needs {needed}: add what is missing, {PAGE} "
+            f"Secret {self.name} ({self.asked_by}) has {there}, but needs {needed}; add what is missing, {PAGE} "
             "shows how",
             reason="SecretKeyMissing",
         )

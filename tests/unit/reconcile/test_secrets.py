@@ -1,0 +1,187 @@
+"""Who may use a Secret: its label says so, and whoever is refused reads the line that admits him."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+
+import pytest
+
+from controller.api.kinds import ModelSpec
+from controller.api.meta import Key
+from controller.clients.errors import Denied, NotFound
+from controller.clients.redact import redact
+from controller.reconcile import access
+from controller.reconcile.access import Access
+from controller.reconcile.secrets import FRESH_S, SecretBook, User
+
+pytestmark = pytest.mark.anyio
+CHURN = Key("ModelSpec", "ml", "churn")
+USER = User(CHURN, "source.secretRef")
+
+
+class Objects:
+    """An API server that has these objects and counts who asks."""
+
+    def __init__(self, *manifests):
+        self.asked = []
+        self.objects = {}
+        for manifest in manifests:
+            self.put(manifest)
+
+    def put(self, manifest):
+        meta = manifest["metadata"]
+        self.objects[Key(manifest["kind"], meta["namespace"], meta["name"])] = manifest
+
+    async def get(self, key):
+        self.asked.append(key)
+        return self.objects.get(key)
+
+
+def secret(name="churn-git", label="churn", namespace="ml", **data):
+    labels = {} if label is None else {"mainspring.dev/usable-by": label}
+    values = {k: base64.b64encode(v.encode()).decode() for k, v in (data or {"bearerToken": "t0ken"}).items()}
+    return {
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "data": values,
+    }
+
+
+@pytest.mark.parametrize("label", ["churn", "Any"])
+async def test_a_secret_that_admits_its_user_is_read(label):
+    assert (await SecretBook(Objects(secret(label=label))).get("churn-git", USER)).data == {"bearerToken": "t0ken"}
+
+
+@pytest.mark.parametrize(
+    ("present", "kind", "reason", "message"),
+    [
+        pytest.param(
+            None,
+            NotFound,
+            "SecretNotFound",
+            "Secret churn-git (source.secretRef of ModelSpec churn) is not in namespace ml: create it with the keys "
+            "that docs/secrets.md names, and then: kubectl label secret churn-git -n ml "
+            "mainspring.dev/usable-by=churn",
+            id="missing",
+        ),
+        pytest.param(
+            secret(label=None),
+            Denied,
+            "SecretNotUsable",
+            "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml has no label "
+            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git -n ml "
+            "mainspring.dev/usable-by=churn",
+            id="no label",
+        ),
+        pytest.param(
+            secret(label="bikes"),
+            Denied,
+            "SecretNotUsable",
+            "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml admits bikes by its label "
+            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git -n ml "
+            "--overwrite mainspring.dev/usable-by=churn (or =Any, for every object there)",
+            id="a label for another",
+        ),
+        pytest.param(secret(namespace="other"), NotFound, "SecretNotFound", "", id="in another namespace only"),
+    ],
+)
+async def test_a_secret_that_cannot_be_used_says_what_to_do(present, kind, reason, message):
+    book = SecretBook(Objects(*([present] if present else [])))
+    with pytest.raises(kind) as caught:
+        await book.get("churn-git", USER)
+    assert caught.value.reason == reason
+    assert not message or caught.value.message == message
+    assert redact(caught.value.message) == caught.value.message
+
+
+async def test_many_who_look_at_the_same_time_cost_one_request_and_a_change_is_seen_soon():
+    now = [100.0]
+    objects = Objects(secret(bearerToken="old"))
+    book = SecretBook(objects, clock=lambda: now[0])
+    for _ in range(50):
+        await book.get("churn-git", USER)
+    assert len(objects.asked) == 1
+    objects.put(secret(bearerToken="new"))
+    now[0] += FRESH_S
+    assert (await book.get("churn-git", USER)).data["bearerToken"] == "new"
+
+
+def job(**volumes):
+    mounted = [{"name": n.replace("_", "-"), "secret": s} for n, s in volumes.items()]
+    spec = {"template": {"spec": {"volumes": [{"name": "work", "emptyDir": {}}, *mounted]}}}
+    meta = {"name": "churn-1", "namespace": "ml", "labels": {"mainspring.dev/model": "churn"}}
+    return {"kind": "Job", "metadata": meta, "spec": spec}
+
+
+def world(objects):
+    found = Access(SecretBook(objects), None, None)
+    return SimpleNamespace(access=found, kube=objects, git="plain")
+
+
+@pytest.mark.parametrize(
+    ("mounted", "present", "reason"),
+    [
+        pytest.param(
+            "data_credentials_0", secret("s", None, username="a", password="b"), "SecretNotUsable", id="label"
+        ),
+        pytest.param("data_credentials_0", secret("s", username="a"), "SecretKeyMissing", id="keys of data"),
+        pytest.param("registry_credentials", secret("s", accesskey="a"), "SecretKeyMissing", id="keys of MLflow"),
+        pytest.param("git_credentials", secret("s", "bikes"), "SecretNotUsable", id="label of another"),
+        pytest.param("git_credentials", secret("t"), "SecretNotFound", id="missing"),
+    ],
+)
+async def test_no_pod_is_made_that_mounts_a_secret_which_its_model_may_not_use(mounted, present, reason):
+    with pytest.raises((Denied, NotFound)) as caught:
+        await access.check_mounts(world(Objects(present)), job(**{mounted: {"secretName": "s"}}))
+    assert caught.value.reason == reason
+
+
+async def test_servers_that_mount_it_already_can_still_be_scaled_when_the_secret_is_gone():
+    there = job(registry_credentials={"secretName": "s"})
+    await access.check_mounts(world(Objects(there)), there)
+
+
+async def test_the_well_known_secret_of_the_registry_is_optional():
+    objects = Objects()
+    mounted = {"secretName": "mainspring-registry", "optional": True}
+    await access.check_mounts(world(objects), job(registry_credentials=mounted))
+    assert objects.asked == []
+
+
+def spec(**more):
+    return ModelSpec.model_validate(
+        {
+            "metadata": {"name": "churn", "namespace": "ml"},
+            "spec": {
+                "source": {
+                    "url": "https://git.example.com/x.git",
+                    "ref": {"branch": "main"},
+                    **more.pop("source", {}),
+                },
+                "data": [{"name": "train", "path": "train.csv", **more.pop("data", {})}],
+                "columns": {"target": "y"},
+                "training": {"command": ["python", "train.py"]},
+                **more,
+            },
+        }
+    )
+
+
+REF = {"secretRef": {"name": "s"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        pytest.param({"source": REF}, "source.secretRef", id="git"),
+        pytest.param({"data": REF}, "data[train].secretRef", id="data"),
+        pytest.param({"registry": REF}, "registry.secretRef", id="registry"),
+    ],
+)
+async def test_local_mode_refuses_a_field_that_it_could_only_ignore(more, field):
+    local = SimpleNamespace(access=None, git="plain")
+    with pytest.raises(Denied, match="local mode has no Secrets: leave secretRef out") as caught:
+        await access.git_for(local, spec(**more))
+    assert caught.value.message.startswith(f"{field} names a Secret")
+    assert await access.git_for(local, spec()) == "plain"
