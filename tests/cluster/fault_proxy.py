@@ -127,9 +127,9 @@ class FaultProxy:
 
         self._told(self._change(go))
 
-    def cut(self, match: Match = lambda call: True) -> int:
-        """Break open watches in the middle; returns how many."""
-        return int(self._told(self._cut(match)))
+    def cut(self, match: Match = lambda call: True, *, half: bool = False) -> int:
+        """Break open watches, after half an event if `half`; returns how many."""
+        return int(self._told(self._cut(match, half)))
 
     def say(self, event: Event, match: Match = lambda call: True) -> int:
         """Send an event through open watches that the server did not send; returns through how many."""
@@ -175,9 +175,12 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _cut(self, match: Match) -> int:
+    async def _cut(self, match: Match, half: bool) -> int:
         found = [stream for stream in self._streams if match(stream.call)]
         for stream in found:
+            if half:
+                stream.writer.write(chunk(b'{"type":"MODIFIED","object":{"metad'))
+                await stream.writer.drain()
             stream.writer.transport.abort()
         return len(found)
 
