@@ -178,7 +178,8 @@ def test_mlflow_takes_a_user_or_a_token_and_not_both_by_halves():
     assert credentials.registry(secret(token=f"{VALUE}\n")).header() == f"Bearer {VALUE}"
     error = refusal(credentials.registry, secret(token=VALUE, username="robot"))
     assert error.message.endswith(
-        "has token, username, but needs username and password, or token; add what is missing, docs/secrets.md shows how"
+        "has token, username, but needs username and password, or token; "
+        "add what is missing, docs/secrets.md shows how"
     )
 
 
@@ -201,7 +202,7 @@ def test_mounted_files_are_read_as_the_kubelet_lays_them_out(tmp_path):
     (tmp_path / "git" / "..data").symlink_to(data.name)
     (tmp_path / "git" / "password").symlink_to("..data/password")
     assert credentials.of_directory(tmp_path / "git", "source.secretRef").data == {"password": VALUE}
-    with pytest.raises(NotFound, match="no Secret is mounted for source.secretRef"):
+    with pytest.raises(NotFound, match=r"no Secret is mounted for source\.secretRef"):
         credentials.of_directory(tmp_path / "absent", "source.secretRef")
 
 

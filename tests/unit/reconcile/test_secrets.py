@@ -60,8 +60,8 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             None,
             NotFound,
             "SecretNotFound",
-            "Secret churn-git (source.secretRef of ModelSpec churn) is not in namespace ml: create it with the keys "
-            "that docs/secrets.md names, and then: kubectl label secret churn-git -n ml "
+            "Secret churn-git (source.secretRef of ModelSpec churn) is not in namespace ml: create it with the "
+            "keys that docs/secrets.md names, and then: kubectl label secret churn-git -n ml "
             "mainspring.dev/usable-by=churn",
             id="missing",
         ),
@@ -70,8 +70,8 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             Denied,
             "SecretNotUsable",
             "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml has no label "
-            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git -n ml "
-            "mainspring.dev/usable-by=churn",
+            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git "
+            "-n ml mainspring.dev/usable-by=churn",
             id="no label",
         ),
         pytest.param(
@@ -79,8 +79,8 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             Denied,
             "SecretNotUsable",
             "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml admits bikes by its label "
-            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git -n ml "
-            "--overwrite mainspring.dev/usable-by=churn (or =Any, for every object there)",
+            "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git "
+            "-n ml --overwrite mainspring.dev/usable-by=churn (or =Any, for every object there)",
             id="a label for another",
         ),
         pytest.param(secret(namespace="other"), NotFound, "SecretNotFound", "", id="in another namespace only"),
