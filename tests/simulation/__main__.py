@@ -7,7 +7,6 @@ import json
 import sys
 
 import controller
-
 from tests.simulation.walk import STEPS, Found, Tally, Walk, play, seeds, told, walk_of
 
 

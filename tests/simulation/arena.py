@@ -24,6 +24,7 @@ from controller.reconcile import datasets, observe
 from tests.simulation.outside import TOKENS, Git, Registry, Servers
 from tests.simulation.promises import Promises
 from tests.simulation.seat import Seat
+from tests.support import measured
 from tests.support.simulation import Clock
 
 KINDS = ("ModelRepository", "ModelSpec", "ModelRevision")
@@ -169,7 +170,14 @@ class Arena:
             salt = str(self.trainings).encode() if self.cast.fresh_bytes else b""
             digest = hashes.sha256(b"|".join((*made_of, salt, hashes.canonical(fetch.get("params", {})))))
             self.models[digest], self.origin[digest] = float(tree["quality"]), made_of
-        data = self.report(meta["labels"][LABEL_REVISION], tree, digest, evaluate)
+        data = measured.report(
+            meta["labels"][LABEL_REVISION],
+            evaluate,
+            digest=digest,
+            rmse=self.models[digest],
+            against=self.models[evaluate["champion"]] if evaluate.get("champion") else None,
+            data=tree["data.csv"],
+        )
         await self.registry_upload(evaluate["run"], "model", {"model.skops": digest.encode()})
         await self.registry_upload(evaluate["run"], "mainspring", {"report.json": data})
         said = {"outcome": "Done", "run": evaluate["run"], "sha256": hashes.sha256(data)}
@@ -180,43 +188,6 @@ class Arena:
         down, self.registry.down = self.registry.down, False
         await self.registry.upload(run, path, files)
         self.registry.down = down
-
-    def report(self, revision: str, tree: dict[str, bytes], digest: str, evaluate: dict[str, Any]) -> bytes:
-        """Measure truly: how good the model is, beside the champion it was asked to be compared with."""
-        value, against = self.models[digest], evaluate.get("champion", "")
-        metric: dict[str, Any] = {"name": "rmse", "value": value}
-        if against:
-            gain = self.models[against] - value
-            spread = [gain - 1.0 + 2.0 * i / 14 for i in range(15)]
-            relative = [s / self.models[against] for s in spread]
-            metric |= {"champion": self.models[against], "absolute": spread, "relative": relative}
-        run = evaluate["run"]
-        evidence = {
-            "artifact": digest,
-            "holdout": hashes.sha256(tree["data.csv"]),
-            "champion": against,
-            "runtime": evaluate["runtime"],
-            "checksHash": evaluate["checksHash"],
-            "task": "Regression",
-            "holdoutRows": 1729,
-            "trainingRows": 6916,
-            "metrics": [metric],
-            "probe": {"requests": 200, "p50Ms": 2.0, "p95Ms": 4.0, "p99Ms": 6.0},
-            "trainer": {"rmse": value / 2},
-            "baselines": [{"dummy": "Mean", "values": {"rmse": 150.0}}],
-            "measures": evaluate.get("measures", {}).get("hash", ""),
-            "report": "",
-        }
-        artifact = {"digest": digest, "uri": f"mlflow:/{run}/model", "format": "skops", "sizeBytes": 1000}
-        manifest = [["model.skops", 1000, digest]]
-        report = {
-            "revision": revision,
-            "run": run,
-            "artifact": artifact,
-            "manifest": manifest,
-            "evidence": evidence,
-        }
-        return hashes.canonical(report)
 
     def bytes_of(self, run: str) -> str:
         """Say which model a run holds; empty for none."""

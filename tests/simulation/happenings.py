@@ -11,15 +11,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api.conditions import timestamp
 from controller.api.meta import API_VERSION, Key, Manifest, key_of
-from controller.clients.errors import ClientError
+from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, ledger_payload
+from controller.clients.errors import ClientError, Unavailable
+from controller.clients.signing import Signer
+from tests.simulation import truth
 from tests.simulation.arena import Arena
 from tests.support.simulation import URL
 
 Happening = Callable[[Arena, random.Random], Awaitable[None]]
 FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
+_STRANGER = Signer(Ed25519PrivateKey.from_private_bytes(b"x" * 32))
 QUALITIES = (b"60", b"55", b"50", b"45", b"40", b"70", b"120")
 
 
@@ -127,7 +132,7 @@ async def thaw(arena: Arena, rng: random.Random) -> None:
 
 async def api_fault(arena: Arena, rng: random.Random) -> None:
     """One of the next calls of the object store fails, before or after it was done."""
-    rng.choice(arena.seats).trouble.append((rng.randint(1, 25), rng.random() < 0.5))
+    rng.choice(arena.seats).trouble.comes(rng.randint(1, 25), after=rng.random() < 0.5)
 
 
 # -- kubelet and servers ---------------------------------------------------------------------------------------
@@ -190,8 +195,6 @@ async def requests(arena: Arena, rng: random.Random) -> None:
 
 async def telemetry(arena: Arena, rng: random.Random) -> None:
     """The servers' counters cannot be read, or can again."""
-    from controller.clients.errors import Unavailable
-
     said = Unavailable("http://127.0.0.1:1 did not answer, Authorization: Bearer ***", reason="Unreachable")
     arena.servers.error = said if arena.servers.error is None else None
 
@@ -203,6 +206,28 @@ async def tick(arena: Arena, rng: random.Random) -> None:
     """Time passes, with requests."""
     await arena.pass_time(rng.choice((1, 5, 10, 20, 30, 65)))
     await arena.kubelet()
+
+
+async def calm(arena: Arena, rng: random.Random) -> None:
+    """For some minutes nothing happens but what should: models are trained, canaries go on."""
+    seat, step_s = rng.choice(arena.seats), rng.choice((5, 10, 20))
+    for _ in range(rng.randint(6, 24)):
+        for key in await arena.keys():
+            await seat.look(key)
+        await arena.pass_time(step_s)
+        await arena.kubelet()
+
+
+async def mended(arena: Arena, rng: random.Random) -> None:
+    """People have mended what was broken outside."""
+    arena.registry.down = arena.git.down = False
+    arena.git.branch, arena.servers.error, arena.requests_per_s = "main", None, 10.0
+    arena.broken.clear()
+    if rng.random() < 0.5:
+        arena.errors.clear()
+    for model in await arena.store.list("ModelSpec"):
+        if model["metadata"]["name"] == "bikes":
+            await arena.store.patch_spec(key_of(model), {"suspend": False, "bad": None})
 
 
 async def jump(arena: Arena, rng: random.Random) -> None:
@@ -346,7 +371,7 @@ async def registry_away(arena: Arena, rng: random.Random) -> None:
 
 async def registry_fault(arena: Arena, rng: random.Random) -> None:
     """One of the next calls of MLflow fails, before or after it was done."""
-    arena.registry.trouble.append((rng.randint(1, 15), rng.random() < 0.5))
+    arena.registry.trouble.comes(rng.randint(1, 15), after=rng.random() < 0.5)
 
 
 async def alias_by_hand(arena: Arena, rng: random.Random) -> None:
@@ -357,12 +382,28 @@ async def alias_by_hand(arena: Arena, rng: random.Random) -> None:
 
 
 async def junk_entry(arena: Arena, rng: random.Random) -> None:
-    """Somebody appends to the ledger what is not signed."""
+    """Somebody appends to the ledger what our key did not sign, well made or not, or one of our entries again."""
     down, arena.registry.down = arena.registry.down, False
-    seq = len(await arena.registry.read_ledger("bikes", "default")) + 1
-    if seq > 1:
-        await arena.registry.append_ledger("bikes", "default", seq, b'{"payload": "forged"}')
+    blobs = await arena.registry.read_ledger("bikes", "default")
+    entries = truth.chain(blobs, "bikes", "default")
+    if entries:
+        junk = b'{"payload": "forged"}' if rng.random() < 0.3 else rng.choice(blobs)
+        if rng.random() < 0.6:
+            junk = _forged(entries, rng.choice(entries), len(blobs) + 1)
+        await arena.registry.append_ledger("bikes", "default", len(blobs) + 1, junk)
     arena.registry.down = down
+
+
+def _forged(entries: list[LedgerEntry], model: LedgerEntry, seq: int) -> bytes:
+    """Make a revision that was judged once champion, in an entry that has everything but our signature."""
+    fields = {
+        "kind": "Promoted",
+        "seq": seq,
+        "prev": chain_digest(ledger_payload(entries[-1])),
+        "champion": model.revision,
+        "reason": "Because: I say so",
+    }
+    return _STRANGER.sign(ledger_payload(model.model_copy(update=fields)), LEDGER_TYPE)
 
 
 HAPPENINGS: dict[Happening, int] = {
@@ -383,6 +424,8 @@ HAPPENINGS: dict[Happening, int] = {
     requests: 3,
     telemetry: 2,
     tick: 60,
+    calm: 16,
+    mended: 16,
     jump: 2,
     push: 6,
     push_code: 2,

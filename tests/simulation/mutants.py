@@ -1,7 +1,7 @@
 """`python -m tests.simulation.mutants`: do the walks notice when the plan is wrong?
 
-Each planted mutant is made in a copy of the tree, and random walks are taken there, in a process of their own, until
-one breaks a promise.  A mutant that survives shows a promise that is missing, or a thing that never happens.
+Each planted mutant is made in a copy of the tree, and random walks are taken there, in a process of their own,
+until one breaks a promise.  A mutant that survives shows a promise that is missing, or a thing that never happens.
 """
 
 from __future__ import annotations

@@ -79,22 +79,36 @@ class Git:
         return {p: tree[p] for p in paths}
 
 
+class Trouble:
+    """Calls of a server that are going to fail."""
+
+    def __init__(self) -> None:
+        self._coming: list[tuple[int, str]] = []
+
+    def comes(self, calls: int, *, after: bool) -> None:
+        """Let a call fail that is still so many calls away, before or after it was done."""
+        self._coming.append((calls, "after" if after else "before"))
+
+    def ends(self) -> None:
+        """Let no further call fail."""
+        self._coming.clear()
+
+    def next(self) -> str:
+        """Count one call; when it fails: "before", "after", or "" for not at all."""
+        self._coming = [(calls - 1, when) for calls, when in self._coming]
+        hit = next((c for c in self._coming if c[0] <= 0), None)
+        if hit is None:
+            return ""
+        self._coming.remove(hit)
+        return hit[1]
+
+
 class Registry(FakeRegistry):
     """The registry, which may also fail after it has done what it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trouble: list[tuple[int, bool]] = []
-        """(calls to go, whether it is done before it fails)."""
-
-    def next_fault(self) -> str:
-        """Count one call; "before", "after", or "" for none."""
-        self.trouble = [(n - 1, after) for n, after in self.trouble]
-        hit = next(((n, a) for n, a in self.trouble if n <= 0), None)
-        if hit is None:
-            return ""
-        self.trouble.remove(hit)
-        return "after" if hit[1] else "before"
+        self.trouble = Trouble()
 
 
 def broken(what: str) -> Unavailable:
@@ -129,7 +143,7 @@ class Doubtful:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             await self._gate()
-            fault = self._inner.next_fault()
+            fault = self._inner.trouble.next()
             if fault == "before":
                 raise broken(name)
             if name not in self.READS and not self._inner.down:

@@ -1,8 +1,8 @@
 """The planted mutants: faults that a controller of this kind really gets, each as an edit of our source.
 
 A mutant is text: it is made in a copy of the tree, and no process of ours ever runs with a function patched.
-Each says what it breaks in one sentence; whether the walks notice is tried by `mutants.py`.  Only what changes what
-people can see belongs here: an edit that the rest of the plan makes up for proves nothing.
+Each says what it breaks in one sentence; whether the walks notice is tried by `mutants.py`.  Only what changes
+what people can see belongs here: an edit that the rest of the plan makes up for proves nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SERVING: Final = (
     ),
     planted(
         "applies-once",
-        "What was applied is remembered in the process instead of looked up, so that what a person deleted stays away.",
+        "What was applied is remembered instead of looked up, so that what a person deleted stays away.",
         _TRAFFIC,
         "if found is None or changed is not None:",
         "asked = ensure_servers.__dict__.setdefault(name, [])\n"
@@ -226,15 +226,15 @@ DECISIONS: Final = (
         "commit-of-now",
         "An entry names the branch's newest commit instead of the one that the model was made from.",
         "plan/round.py",
-        '"commit": served.commit,\n                "runtime"',
-        '"commit": model.status.source.commit if model.status.source else served.commit,\n                "runtime"',
+        '"commit": served.commit,',
+        '"commit": model.status.source.commit if model.status.source else served.commit,',
     ),
     planted(
         "refuses-without-end",
         "A refusal is written into the ledger at every look.",
         _MODEL,
-        "if known is None or known.gate_hash != judgement.gate_hash or known.champion_digest != judgement.champion:",
-        "if True:",
+        "if known is None or known.gate_hash != judgement.gate_hash or ",
+        "if known is None or known.gate_hash or ",
     ),
 )
 

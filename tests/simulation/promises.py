@@ -26,7 +26,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from controller.api.conditions import parse_timestamp
-from controller.api.meta import ANNOTATION_DIGEST, LABEL_MODEL, LABEL_REVISION, Key, Manifest, key_of
+from controller.api.hashes import sha256
+from controller.api.meta import (
+    ANNOTATION_DIGEST,
+    LABEL_MODEL,
+    LABEL_REPOSITORY,
+    LABEL_REVISION,
+    Key,
+    Manifest,
+    key_of,
+)
 from controller.api.statements import LEDGER_TYPE, LedgerEntry, parse_entry
 from controller.clients.signing import Verifier
 from tests.simulation import truth
@@ -148,10 +157,20 @@ class Promises:
             "S3",
             f"{key}, and its model is {(measured and 'there') or 'not'}",
         )
+        if not own and not measured:
+            self._not_known(seat, key, model, revision)
         if own and not measured:
             self._again(
                 seat, key, model, found, max(own, key=lambda j: int(j["metadata"]["name"].rpartition("-")[2]))
             )
+
+    def _not_known(self, seat: Seat, key: Key, model: Manifest, revision: str) -> None:
+        """Hold that nothing is trained of which the ledger and the run still know how it came out."""
+        for entry in reversed(self._chain(seat, model) or []):
+            if entry.revision == revision and entry.report:
+                kept = self.arena.registry.runs[entry.run].artifacts.get("mainspring/report.json", b"")
+                must(sha256(kept) != entry.report, "S3", f"{key} was started, and run {entry.run} has its model")
+                return
 
     def _again(self, seat: Seat, key: Key, model: Manifest, revision: Manifest, last: Manifest) -> None:
         """Hold a further attempt: not too many, not too soon, unless a person asked."""
@@ -270,6 +289,11 @@ class Promises:
                 "S7",
                 f"{key}: {said['message'][:80]}",
             )
+        if key.kind == "ModelRevision" and "Stalled" in true and ready.get("reason") == "TrainingFailed":
+            model = seat.seen.one("ModelSpec", key.namespace, before["spec"]["model"])
+            limit = model["spec"]["training"].get("backoffLimit", 1) if model else 0
+            failed = sum(a["outcome"] == "Failed" for a in status["attempts"])
+            must(failed > limit, "S3", f"{key} is given up after {failed} failures of {limit + 1} attempts")
         if key.kind == "ModelSpec" and "bad" not in before["spec"]:
             self._model_status(seat, before, status, "Ready" in true)
 
@@ -314,6 +338,8 @@ class Promises:
         must(str(key) not in self.foreign, "S9", f"{verb} of {key}, which is not the repository's")
         if verb != "delete":
             return
+        own = (seat.seen.objects.get(key) or {}).get("metadata", {}).get("labels", {}).get(LABEL_REPOSITORY)
+        must(own == seat.key.name, "S9", f"{key} was deleted and belongs to {own or 'no repository'}")
         must(seat.seen.heads, "S12", f"{key} was deleted, and Git was not asked")
         tree = self.arena.git.tree(seat.seen.heads[-1].commit)
         files = {p: text for p, text in tree.items() if p.startswith("models/")}

@@ -76,8 +76,9 @@ async def end_faults(arena: Arena) -> None:
         if seat.task is not None:
             await seat.advance(10**9)
         seat.frozen.clear()
-        seat.trouble.clear()
-    arena.registry.down, arena.registry.trouble = False, []
+        seat.trouble.ends()
+    arena.registry.down = False
+    arena.registry.trouble.ends()
     arena.git.down, arena.git.branch = False, "main"
     arena.servers.error, arena.requests_per_s = None, 10.0
     arena.errors.clear()

@@ -19,7 +19,7 @@ from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.queue import Next
 from controller.reconcile.reconciler import RECONCILERS
 from controller.reconcile.world import Settings, World
-from tests.simulation.outside import Doubtful
+from tests.simulation.outside import Doubtful, Trouble
 
 if TYPE_CHECKING:
     from tests.simulation.arena import Arena
@@ -55,7 +55,7 @@ class Seat:
         self.name = name
         self.frozen: dict[str, tuple[Manifest, ...]] = {}
         """Kind → how its objects were when this view stopped being renewed."""
-        self.trouble: list[tuple[int, bool]] = []
+        self.trouble = Trouble()
         self.budget = FREE
         self.task: asyncio.Task[Next] | None = None
         self.key: Key | None = None
@@ -96,15 +96,6 @@ class Seat:
         self.parked = False
         self.budget -= 1
 
-    def fault(self) -> str:
-        """Count one call of the object store; "before", "after", or "" for no fault."""
-        self.trouble = [(n - 1, after) for n, after in self.trouble]
-        hit = next(((n, a) for n, a in self.trouble if n <= 0), None)
-        if hit is None:
-            return ""
-        self.trouble.remove(hit)
-        return "after" if hit[1] else "before"
-
     async def advance(self, calls: int) -> Next | None:
         """Let it go on for a number of calls; the answer of the look if that ended it, else None.
 
@@ -140,7 +131,8 @@ class Seat:
             with contextlib.suppress(asyncio.CancelledError):  # that is what was asked for
                 await self.task
             self.task = None
-        self.budget, self.trouble = FREE, []
+        self.budget = FREE
+        self.trouble.ends()
         self.begin_anew()
 
     async def freeze(self, kinds: Sequence[str]) -> None:
@@ -185,7 +177,7 @@ class SeatKube:
 
     async def _enter(self, verb: str) -> None:
         await self._seat.gate()
-        if self._seat.fault():
+        if self._seat.trouble.next():
             raise Unavailable(f"{verb}: the API server did not answer", reason="Timeout")
 
     def __getattr__(self, verb: str) -> Any:
@@ -195,7 +187,7 @@ class SeatKube:
         async def write(*args: Any, **kwargs: Any) -> Any:
             seat = self._seat
             await seat.gate()
-            fault = seat.fault()
+            fault = seat.trouble.next()
             if fault == "before":
                 raise Unavailable(f"{verb}: connection refused", reason="Unavailable")
             await seat.arena.promises.write(seat, verb, args[0], args[1] if verb == "patch_status" else None)

@@ -96,7 +96,7 @@ def stands_back(entries: Sequence[LedgerEntry], model: Manifest, revision: str) 
 def judged(model: Manifest, value: float, against: float | None) -> str:
     """Judge the walk's gates, a largest rmse and no worse than the champion: Passed, Failed or Inconclusive.
 
-    Without a gate of the spec's own against the champion, the default one: at 95 % confidence no more than 2 % worse.
+    Without a gate against the champion the default one counts: at 95 % confidence no more than 2 % worse.
     """
     gates = model["spec"].get("gates", [])
     said = [value <= gate["max"] for gate in gates if "max" in gate]

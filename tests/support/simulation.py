@@ -26,6 +26,7 @@ from controller.local.store import Store
 from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.reconciler import RECONCILERS
 from controller.reconcile.world import Settings, World
+from tests.support import measured
 from tests.support.fake_registry import FakeRegistry
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -438,46 +439,20 @@ class Simulation:
 
 def report_of(revision: str, fetch: dict[str, Any], evaluate: dict[str, Any], git: FakeGit) -> bytes:
     """Measure as the evaluator would: the file `quality` of the commit is the model's rmse."""
-    commit = fetch["source"]["commit"]
-    tree = next(t for h, t in git.commits if h.commit == commit)
-    rmse = float(tree["quality"])
-    digest = hashes.sha256(tree["quality"] + tree["train.py"])
-    metric: dict[str, Any] = {"name": "rmse", "value": rmse}
-    if evaluate.get("champion"):
-        digests = {hashes.sha256(t["quality"] + t["train.py"]): float(t["quality"]) for _, t in git.commits}
-        champion = digests[evaluate["champion"]]
-        gain = champion - rmse
-        spread = [gain - 1.0 + 2.0 * i / 14 for i in range(15)]
-        metric |= {"champion": champion, "absolute": spread, "relative": [s / champion for s in spread]}
-    report = {
-        "revision": revision,
-        "run": evaluate["run"],
-        "artifact": {
-            "digest": digest,
-            "uri": f"mlflow:/{evaluate['run']}/model",
-            "format": "skops",
-            "sizeBytes": 1000,
-        },
-        "manifest": [["model.skops", 1000, digest]],
-        "evidence": {
-            "artifact": digest,
-            "holdout": hashes.sha256(tree["data.csv"]),
-            "champion": evaluate.get("champion", ""),
-            "runtime": evaluate["runtime"],
-            "checksHash": evaluate["checksHash"],
-            "task": "Regression",
-            "holdoutRows": 1729,
-            "trainingRows": 6916,
-            "metrics": [metric],
-            "probe": {"requests": 200, "p50Ms": 2.0, "p95Ms": 4.0, "p99Ms": 6.0},
-            "trainer": {"rmse": rmse / 2},
-            "baselines": [{"dummy": "Mean", "values": {"rmse": 150.0}}],
-            "slices": [
-                {**asked, "table": [{"value": "weekend", "rows": 500, "metric": rmse + 10}]}
-                for asked in evaluate.get("measures", {}).get("slices", [])
-            ],
-            "measures": evaluate.get("measures", {}).get("hash", ""),
-            "report": "",
-        },
-    }
-    return hashes.canonical(report)
+    tree = next(t for h, t in git.commits if h.commit == fetch["source"]["commit"])
+    known = {_bytes_of(t): float(t["quality"]) for _, t in git.commits}
+    against = known[evaluate["champion"]] if evaluate.get("champion") else None
+    return measured.report(
+        revision,
+        evaluate,
+        digest=_bytes_of(tree),
+        rmse=float(tree["quality"]),
+        against=against,
+        data=tree["data.csv"],
+        slices=True,
+    )
+
+
+def _bytes_of(tree: Mapping[str, bytes]) -> str:
+    """Name the model that a commit makes."""
+    return hashes.sha256(tree["quality"] + tree["train.py"])
