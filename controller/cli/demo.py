@@ -44,16 +44,24 @@ class Row:
 class Running(Protocol):
     """The controller, as the steps handle it."""
 
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-    def check(self) -> None: ...
+    def start(self) -> None:
+        """Start it, or start it again."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def check(self) -> None:
+        """Raise when it has ended by itself."""
 
 
 class Eyes(Protocol):
     """The objects, as the steps read them."""
 
-    async def model(self) -> Manifest | None: ...
-    async def list(self, kind: str) -> Sequence[Manifest]: ...
+    async def model(self) -> Manifest | None:
+        """Read the ModelSpec; None before there is one."""
+
+    async def list(self, kind: str) -> Sequence[Manifest]:
+        """Read all objects of a kind."""
 
 
 @dataclass
