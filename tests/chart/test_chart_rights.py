@@ -24,7 +24,7 @@ from tests.support.operator_process import OperatorProcess, ready, wait_until, w
 
 URI = "trackingURI=http://mlflow.example.internal"
 CODE = {"train.py": b"fit()", "data.csv": b"1,2"}
-UNUSED = {("get", "", "secrets"): "no object of the story names a Secret"}
+UNUSED: dict[tuple[str, str, str], str] = {}
 """Rights that are granted and that the story does not use, with the reason."""
 
 
@@ -192,6 +192,27 @@ def test_a_whole_story_uses_every_right_and_lacks_none(bare_plane, release, tmp_
     assert not {right for right, codes in used.items() if codes & {401, 403}}, "the chart grants too little"
     assert rights - set(used) == set(UNUSED), "the chart grants what is never used"
     assert set(used) <= rights, "a right of another role was used"
+
+
+def test_in_the_whole_cluster_it_works_in_namespaces_that_come_later(bare_plane, release, tmp_path):
+    release.helm("install", "--set", URI, "--set", "clusterWide=true", "--set", "replicas=0")
+    kubeconfig, _ = token_kubeconfig(release, tmp_path)
+    with OperatorProcess(tmp_path, kubeconfig, "operator", **environment(release)) as operator:
+        wait_until(lambda: operator.ready_as("leader"), "it leads")
+        later = f"{release.namespace}-later"
+        made(bare_plane, later)
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ModelRepository",
+            "metadata": {"name": "team"},
+            "spec": {"url": "https://git.example.invalid/x.git", "ref": {"branch": "main"}},
+        }
+        bare_plane.apply(body, f"/apis/{API_VERSION}/namespaces/{later}/modelrepositories")
+        key = Key("ModelRepository", later, "team")
+        wait_until(lambda: ready(bare_plane.kubeconfig, key), "it has looked at the repository")
+    release.helm("uninstall")
+    refused = {right for right, codes in asked(bare_plane, release.namespace).items() if codes & {401, 403}}
+    assert not refused, "the chart grants too little"
 
 
 def test_doctor_asks_for_exactly_what_the_chart_grants_where_models_are(bare_plane, release):
