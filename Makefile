@@ -55,6 +55,10 @@ faults: $(READY) ## Kill the operator at every write to a real API server; an ho
 walk: $(READY) ## Walk the plan through random worlds; SEEDS="--first 0 --seeds 100"
 	$(BIN)/python -m tests.simulation $(SEEDS)
 
+.PHONY: mutants
+mutants: $(READY) ## Plant faults in copies of the plan; the walks must find each; MUTANTS="--jobs 2"
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code
 	$(BIN)/ruff format .

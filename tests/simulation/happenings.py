@@ -8,70 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api.conditions import timestamp
-from controller.api.meta import API_VERSION, Key, Manifest, key_of
+from controller.api.meta import Key, Manifest, key_of
 from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, ledger_payload
 from controller.clients.errors import ClientError, Unavailable
 from controller.clients.signing import Signer
 from tests.simulation import truth
 from tests.simulation.arena import Arena
-from tests.support.simulation import URL
+from tests.simulation.specs import FIRST, file, repository, spec
 
 Happening = Callable[[Arena, random.Random], Awaitable[None]]
-FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
 _STRANGER = Signer(Ed25519PrivateKey.from_private_bytes(b"x" * 32))
 QUALITIES = (b"60", b"55", b"50", b"45", b"40", b"70", b"120")
-
-
-def spec(name: str, **changes: Any) -> Manifest:
-    """Build a ModelSpec of the walk."""
-    canary = {
-        "stepWeights": [10, 50],
-        "interval": "60s",
-        "progressDeadlineSeconds": 600,
-        "analysis": [{"name": "errors", "metric": "request-error-rate", "max": 0.01, "minRequests": 20}],
-    }
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelSpec",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "source": {"url": URL, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "5s"},
-            "data": [{"name": "train", "path": "data.csv"}],
-            "columns": {"target": "bikers"},
-            "training": {"command": ["python", "train.py"], "backoffLimit": 1},
-            "gates": [
-                {"name": "good-enough", "metric": "rmse", "max": 100},
-                {"name": "not-worse", "metric": "rmse", "champion": {"margin": 0, "mode": "Absolute"}},
-            ],
-            "serving": {"minReplicas": 1, "canary": canary},
-            "suspend": False,
-            **changes,
-        },
-    }
-
-
-def repository() -> Manifest:
-    """Build the ModelRepository of the walk."""
-    what = {"url": URL, "ref": {"branch": "main"}, "path": "models", "interval": "5s", "prune": True}
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelRepository",
-        "metadata": {"name": "team", "namespace": "default"},
-        "spec": what,
-    }
-
-
-def file(name: str, **changes: Any) -> bytes:
-    """Write a ModelSpec as a file of the repository."""
-    built = spec(name, **changes)
-    built["metadata"] = {"name": name}
-    return yaml.safe_dump(built).encode()
 
 
 async def begin(arena: Arena) -> None:
@@ -324,8 +275,9 @@ async def delete_model(arena: Arena, rng: random.Random) -> None:
 
 async def delete_child(arena: Arena, rng: random.Random) -> None:
     """A person deletes something that the controller made."""
-    kinds = ("ModelRevision", "Deployment", "Service", "HTTPRoute", "ConfigMap")
-    found = await arena.store.list(rng.choice(kinds))
+    found = await arena.store.list(
+        rng.choice(("ModelRevision", "Deployment", "Service", "HTTPRoute", "ConfigMap"))
+    )
     if found:
         await arena.store.delete(key_of(rng.choice(found)))
 

@@ -25,7 +25,6 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from controller.api.conditions import parse_timestamp
 from controller.api.hashes import sha256
 from controller.api.meta import (
     ANNOTATION_DIGEST,
@@ -36,9 +35,9 @@ from controller.api.meta import (
     Manifest,
     key_of,
 )
-from controller.api.statements import LEDGER_TYPE, LedgerEntry, parse_entry
-from controller.clients.signing import Verifier
+from controller.api.statements import LedgerEntry
 from tests.simulation import truth
+from tests.simulation.decided import Decided, is_of, status_of
 from tests.simulation.outside import TOKENS
 from tests.simulation.truth import must
 
@@ -46,22 +45,18 @@ if TYPE_CHECKING:
     from tests.simulation.arena import Arena
     from tests.simulation.seat import Seat
 
-QUIET_CALLS = ("ensure_experiment", "ensure_run", "finish_run", "ensure_version")
-"""Registry writes that go on while a model is suspended: what ran is closed and kept."""
 SPACING_S = 5.0
 
 
-class Promises:
+class Promises(Decided):
     """Holds the invariants; raises BrokenPromise."""
 
     def __init__(self, arena: Arena) -> None:
-        self.arena = arena
+        super().__init__(arena)
         self.foreign: set[str] = set()
         """Objects that people made and that are nobody's."""
         self.generations: dict[str, int] = {}
         self.told: dict[tuple[str, ...], str] = {}
-        self.held = 0
-        """How many writes were held against them."""
 
     # -- writes to the object store ----------------------------------------------------------------------------
 
@@ -83,7 +78,7 @@ class Promises:
 
     async def _object(self, seat: Seat, verb: str, key: Key, what: Any) -> None:
         assert seat.key is not None
-        model = self._model(seat)
+        model = self.model(seat)
         must(key.namespace == seat.key.namespace, "S9", f"{key} is in another namespace")
         must(model, "S4", f"{verb} of {key}, whose ModelSpec is gone")
         must(not model["spec"].get("suspend"), "S4", f"{verb} of {key} while suspended")
@@ -104,20 +99,6 @@ class Promises:
             case _:
                 pass  # Nothing beyond its owner is promised of the others.
 
-    def _model(self, seat: Seat) -> Manifest:
-        key = seat.key
-        assert key is not None
-        if key.kind == "ModelSpec":
-            return seat.seen.one(*_parts(key))
-        revision = seat.seen.one(*_parts(key))
-        return seat.seen.one("ModelSpec", key.namespace, revision["spec"]["model"]) if revision else {}
-
-    def _chain(self, seat: Seat, model: Manifest) -> list[LedgerEntry] | None:
-        """Read the ledger as the seat last read it; None when it never could."""
-        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
-        blobs = seat.known.get((name, namespace))
-        return None if blobs is None else truth.chain(blobs, name, namespace)
-
     def _delete(self, seat: Seat, key: Key, model: Manifest) -> None:
         must(str(key) not in self.foreign, "S9", f"{key} was deleted and is not ours")
         if key.kind != "Deployment":
@@ -126,14 +107,14 @@ class Promises:
         route = truth.shares(seat.seen.one("HTTPRoute", key.namespace, name))
         share = route.get(key.name, 0)
         must(share == 0, "S6", f"{key.name} was deleted while it got {share}%")
-        entries = self._chain(seat, model)
+        entries = self.chain(seat, model)
         serving = (
-            truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
+            truth.champion(entries) if entries is not None else status_of(model, "champion").get("revision", "")
         )
         must(entries is not None or serving, "S6", f"{key.name} was deleted while nobody knew who is champion")
-        others = any(_is_of(n, serving) and n != key.name for n in route)
+        others = any(is_of(n, serving) and n != key.name for n in route)
         must(
-            others or not _is_of(key.name, serving),
+            others or not is_of(key.name, serving),
             "S6",
             f"the champion's servers {key.name} were deleted, the route is {route}",
         )
@@ -166,7 +147,7 @@ class Promises:
 
     def _not_known(self, seat: Seat, key: Key, model: Manifest, revision: str) -> None:
         """Hold that nothing is trained of which the ledger and the run still know how it came out."""
-        for entry in reversed(self._chain(seat, model) or []):
+        for entry in reversed(self.chain(seat, model) or []):
             if entry.revision == revision and entry.report:
                 kept = self.arena.registry.runs[entry.run].artifacts.get("mainspring/report.json", b"")
                 must(sha256(kept) != entry.report, "S3", f"{key} was started, and run {entry.run} has its model")
@@ -191,10 +172,10 @@ class Promises:
     def _servers(self, seat: Seat, key: Key, built: Manifest, model: Manifest) -> None:
         digest = built["metadata"]["annotations"][ANNOTATION_DIGEST]
         revision = built["metadata"]["labels"][LABEL_REVISION]
-        entries, cached = self._chain(seat, model), _status(model, "champion")
+        entries, cached = self.chain(seat, model), status_of(model, "champion")
         if entries is None:
             # While the ledger is away the status is believed, which names a challenger only once it is admitted.
-            current = _status(model, "challenger")
+            current = status_of(model, "challenger")
             coming = current.get("revision") == revision and current.get("stage") in ("Starting", "Canary")
             known = cached.get("digest") == digest or coming
         else:
@@ -213,11 +194,11 @@ class Promises:
             found = seat.seen.one("Deployment", namespace, name)
             ready = (found.get("status") or {}).get("readyReplicas", 0) if found else 0
             must(ready > 0, "S6", f"{name} gets {share}% and has no ready server")
-        entries = self._chain(seat, model)
+        entries = self.chain(seat, model)
         serving = (
-            truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
+            truth.champion(entries) if entries is not None else status_of(model, "champion").get("revision", "")
         )
-        others = [n for n in shares if not _is_of(n, serving)]
+        others = [n for n in shares if not is_of(n, serving)]
         must(
             len(others) < len(shares), "S1", f"the champion {serving or 'of nobody'} is not in the route {shares}"
         )
@@ -229,7 +210,7 @@ class Promises:
     ) -> None:
         """Hold the share of a challenger: admitted, not rolled back, and no further than its step allows."""
         revision, namespace = name.rpartition("-")[0], model["metadata"]["namespace"]
-        current, previous = _status(model, "challenger"), _status(model, "previous")
+        current, previous = status_of(model, "challenger"), status_of(model, "previous")
         if entries is not None:
             digest = seat.seen.one("Deployment", namespace, name)["metadata"]["annotations"].get(ANNOTATION_DIGEST)
             known = any((e.kind, e.revision) == ("Admitted", revision) for e in entries)
@@ -246,26 +227,13 @@ class Promises:
         steps = truth.steps(model)
         must(share in steps, "S5", f"{revision} gets {share}%, the steps are {steps}")
         before = truth.shares(seat.seen.one("HTTPRoute", namespace, model["metadata"]["name"])).get(name, 0)
-        at = current.get("weight", 0) if self._in_canary(current, revision) else 0
+        at = current.get("weight", 0) if self.in_canary(current, revision) else 0
         if share <= max(before, at) or (at and at not in steps):
             return
         step = steps.index(share)
         must(step == (steps.index(at) + 1 if at else 0), "S5", f"{revision} jumps from {at}% to {share}%")
         if at:
-            self._passed(seat, model, current, f"{revision} goes on to {share}%")
-
-    def _in_canary(self, current: Manifest, revision: str) -> bool:
-        return current.get("revision") == revision and current.get("stage") == "Canary"
-
-    def _passed(self, seat: Seat, model: Manifest, current: Manifest, what: str) -> None:
-        """Hold that a step is over: its time has passed, and its answers were good."""
-        interval = truth.seconds(model["spec"]["serving"]["canary"]["interval"])
-        since = current.get("since")
-        must(since, "S5", f"{what} and its step has not begun")
-        stood = (self.arena.clock.now() - parse_timestamp(str(since))).total_seconds()
-        must(stood >= interval, "S5", f"{what} after {stood:.0f} of {interval:.0f} s")
-        answers = truth.live(model, seat.seen.counters, current)
-        must(answers in ("Good", "None"), "S5", f"{what} and its answers are {answers}")
+            self.passed(seat, model, current, f"{revision} goes on to {share}%")
 
     # -- what is told ------------------------------------------------------------------------------------------
 
@@ -299,7 +267,7 @@ class Promises:
 
     def _model_status(self, seat: Seat, model: Manifest, status: Manifest, ready: bool) -> None:
         served, challenger = status.get("champion") or {}, status.get("challenger") or {}
-        entries, name = self._chain(seat, model), model["metadata"]["name"]
+        entries, name = self.chain(seat, model), model["metadata"]["name"]
         if entries is not None:
             # What this very round appended is not in it yet.
             must(served.get("revision", "") == truth.champion(entries), "S2", f"{name}: status names {served}")
@@ -309,7 +277,7 @@ class Promises:
             return
         namespace = model["metadata"]["namespace"]
         route = truth.shares(seat.seen.one("HTTPRoute", namespace, name))
-        full = [n for n, share in route.items() if share == 100 and _is_of(n, served["revision"])]
+        full = [n for n, share in route.items() if share == 100 and is_of(n, served["revision"])]
         must(full, "S7", f"{name} is Ready, and its route is {route}")
         servers = seat.seen.one("Deployment", namespace, full[0])
         up = (servers.get("status") or {}).get("readyReplicas", 0) if servers else 0
@@ -346,112 +314,3 @@ class Promises:
         must(f"models/{key.name}.yaml" not in files, "S12", f"{key} was deleted, and Git has it")
         unread = [p for p, text in files.items() if b"name:" not in text]
         must(not unread, "S12", f"{key} was deleted, and {unread} could not be read")
-
-    # -- writes to the registry --------------------------------------------------------------------------------
-
-    async def registry_call(self, seat: Seat, call: str, args: tuple[Any, ...], rest: Any) -> None:
-        """Hold one call of the registry; `before …` comes ahead of a write."""
-        if not call.startswith("before ") or seat.key is None:
-            return
-        self.held += 1
-        verb = call.removeprefix("before ")
-        must(not any(t in repr((args, rest)) for t in TOKENS), "S8", f"a secret is written by {verb}")
-        model = self._model(seat)
-        if verb not in QUIET_CALLS:
-            must(model, "S4", f"{verb} for a ModelSpec that is gone")
-            must(not model["spec"].get("suspend"), "S4", f"{verb} while suspended")
-        if verb == "append_ledger":
-            payload = Verifier([self.arena.signer.public]).open(args[3], LEDGER_TYPE).payload
-            self._entry(seat, parse_entry(payload), args[2], model)
-        elif verb == "ensure_version":
-            digest = rest["tags"]["mainspring.digest"]
-            must(self.arena.bytes_of(args[1]) == digest, "S10", f"a version of {args[1]}, which holds other bytes")
-        elif verb == "set_alias":
-            self._alias(seat, args, model)
-
-    def _alias(self, seat: Seat, args: tuple[Any, ...], model: Manifest) -> None:
-        name, alias, version = args
-        tags = self.arena.registry.models[name].versions.get(version, {})
-        entries = self._chain(seat, model)
-        serving = (
-            truth.champion(entries) if entries is not None else _status(model, "champion").get("revision", "")
-        )
-        must(tags.get("mainspring.revision") == serving, "S2", f"{alias} names version {version}, not {serving}")
-
-    def _entry(self, seat: Seat, entry: LedgerEntry, slot: int, model: Manifest) -> None:
-        entries = self._chain(seat, model)
-        must(entries is not None, "S2", "an entry is written by one who never read the ledger")
-        assert entries is not None
-        place = (entry.name, entry.environment, entry.seq)
-        expected = (model["metadata"]["name"], model["metadata"]["namespace"], slot)
-        must(place == expected, "S2", f"an entry of {place} in the ledger of {expected}")
-        serving, digest = truth.champion(entries), entry.digest
-        must(
-            self.arena.bytes_of(entry.run) == digest,
-            "S10",
-            f"{entry.kind} of {entry.run}, which holds other bytes",
-        )
-        tree = self.arena.git.tree(entry.commit)
-        made_of = tuple(tree[p] for p in ("quality", "train.py", "data.csv"))
-        must(self.arena.origin[digest] == made_of, "S10", f"{entry.kind}: {entry.commit} is not what was trained")
-        admitted = any((e.kind, e.revision, e.digest) == ("Admitted", entry.revision, digest) for e in entries)
-        if entry.kind in ("Admitted", "Rejected"):
-            against = self.arena.models.get(truth.champion_digest(entries)) if serving else None
-            said = truth.judged(model, self.arena.models[digest], against)
-            must(
-                said == {"Admitted": "Passed", "Rejected": "Failed"}[entry.kind],
-                "S1",
-                f"{entry.kind}: {self.arena.models[digest]} vs {against}",
-            )
-            must(entry.champion == serving, "S2", f"{entry.kind} says that {entry.champion} is champion")
-        elif entry.kind == "Promoted":
-            must(admitted, "S13", f"{entry.revision} was promoted with bytes that nobody admitted")
-            self._promoted(seat, entry, entries, model)
-        else:
-            must(entry.champion == serving, "S2", f"a rollback makes {entry.champion} champion of {serving}")
-            self._rolled_back(seat, entry, model)
-
-    def _promoted(self, seat: Seat, entry: LedgerEntry, entries: list[LedgerEntry], model: Manifest) -> None:
-        must(
-            entry.champion == entry.revision, "S2", f"{entry.revision} was promoted, {entry.champion} is champion"
-        )
-        found = seat.seen.kind("Deployment", entry.environment)
-        servers = [d for d in found if _is_of(d["metadata"]["name"], entry.revision)]
-        up = sum((d.get("status") or {}).get("readyReplicas", 0) for d in servers)
-        must(up > 0, "S6", f"{entry.revision} was promoted without a ready server")
-        must(
-            not truth.stands_back(entries, model, entry.revision),
-            "S5",
-            f"{entry.revision} promoted after its rollback",
-        )
-        again = any((e.kind, e.champion, e.digest) == ("Promoted", entry.revision, entry.digest) for e in entries)
-        if not truth.champion(entries) or again:
-            return
-        current, last = _status(model, "challenger"), truth.steps(model)[-1]
-        must(self._in_canary(current, entry.revision), "S5", f"{entry.revision} was promoted without a canary")
-        must(current["weight"] == last, "S5", f"{entry.revision} was promoted at {current['weight']}%")
-        self._passed(seat, model, current, f"{entry.revision} was promoted")
-
-    def _rolled_back(self, seat: Seat, entry: LedgerEntry, model: Manifest) -> None:
-        """Hold that a rollback has a cause: bad answers, or too long."""
-        current, previous = _status(model, "challenger"), _status(model, "previous")
-        if previous.get("revision") == entry.revision and previous.get("verdict") == "RolledBack":
-            return
-        limit = model["spec"]["serving"]["canary"]["progressDeadlineSeconds"]
-        started = current.get("startedAt") if current.get("revision") == entry.revision else None
-        late = started and (self.arena.clock.now() - truth.when(started)).total_seconds() > limit
-        bad = truth.live(model, seat.seen.counters, current) == "Breach"
-        must(late or bad, "S5", f"{entry.revision} was rolled back for nothing: {entry.reason}")
-
-
-def _parts(key: Key) -> tuple[str, str, str]:
-    return key.kind, key.namespace, key.name
-
-
-def _status(model: Manifest, part: str) -> Manifest:
-    return (model.get("status") or {}).get(part) or {}
-
-
-def _is_of(servers: str, revision: str) -> bool:
-    """Tell whether a Deployment is of a revision."""
-    return bool(revision) and servers.rpartition("-")[0] == revision

@@ -11,7 +11,7 @@ from controller.api.conditions import timestamp
 from controller.api.meta import ANNOTATION_SOURCE_COMMIT, Key, Manifest, key_of
 from tests.simulation import truth
 from tests.simulation.arena import KINDS, Arena
-from tests.simulation.happenings import FIRST, spec
+from tests.simulation.specs import FIRST, spec
 from tests.simulation.truth import must
 
 STEP_S = 5.0
