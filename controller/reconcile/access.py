@@ -101,9 +101,13 @@ class _Slot:
     login: WebLogin | ClientError = field(default_factory=WebLogin)
 
     def __call__(self) -> WebLogin:
-        if isinstance(self.login, ClientError):
-            raise type(self.login)(self.login.message, reason=self.login.reason)
-        return self.login
+        error = self.login
+        if isinstance(error, Unavailable):
+            raise Unavailable(error.message, reason=error.reason)
+        if isinstance(error, ClientError):
+            # Never NotFound: who asks for a ledger would take it for the ledger's absence.
+            raise Denied(error.message, reason=error.reason)
+        return error
 
 
 @dataclass(slots=True)
