@@ -145,6 +145,10 @@ class JobSeen:
     message: str = ""
     waits: str = ""
     """Why its pod does not start, in the words of Kubernetes; empty when it does."""
+    suspended: bool = False
+    """A queue holds it back, or a person."""
+    evicted: str = ""
+    """What its node said when it ended the pod for having written more than it may; empty when it did not."""
     expires: bool = False
     """It is deleted by itself after a while."""
     steps: tuple[StepSeen, ...] = ()

@@ -21,21 +21,28 @@ from controller.api.conditions import (
     TRAINED,
     Wanted,
     parse_timestamp,
-    timestamp,
 )
 from controller.api.kinds import ModelSpec
 from controller.api.meta import Key
-from controller.api.modelrevision import Attempt, ModelRevisionStatus
+from controller.api.modelrevision import ModelRevisionStatus
 from controller.api.reports import Report
 from controller.plan import tasks
 from controller.plan.actions import Action, CloseRun, ExpireJob, Plan, RegisterVersion, StartTraining
 from controller.plan.asked import asked_at
+from controller.plan.attempts import (
+    DATA_REASONS,
+    doing,
+    failure,
+    lost_in_a_row,
+    progress,
+    remembering,
+    with_attempt,
+)
 from controller.plan.manifests import training_job
-from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
+from controller.plan.observed import JobSeen, RevisionSeen
 from controller.plan.pinning import checks_hash, measures
 from controller.plan.verdict import Cause, Refused, Unknown
 
-ATTEMPTS_KEPT: Final = 10
 RETRY_FIRST_S: Final = 5.0
 """Wait before the second attempt; doubles with each, at most RETRY_MOST_S."""
 RETRY_MOST_S: Final = 600.0
@@ -57,11 +64,11 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
             return _restore(seen, seen.kept, before)
         why = Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
         return _start(seen, before, 1, why)
-    status = before.model_copy(update={"attempts": _with_attempt(before.attempts, job)})
+    job = remembering(before.attempts, job)
+    status = before.model_copy(update={"attempts": with_attempt(before.attempts, job)})
     match job.outcome:
         case "Running":
-            doing = "Evaluating" if job.evaluate_only else "Training"
-            return _waiting(status, doing, _progress(job, now), next_s=1.0)
+            return _waiting(status, doing(job), progress(job, now), next_s=1.0)
         case "Succeeded":
             said = _said(job)
             taken = status.evidence is not None and status.evidence.report == said
@@ -155,8 +162,8 @@ def _start(
         experiment=registry_name(model),
         why=why,
     )
-    doing = "Evaluating" if evaluate_only else "Training"
-    conditions = _conditions(RECONCILING, doing, f"starting attempt {attempt}: {why.message}")
+    reason = "Evaluating" if evaluate_only else "Training"
+    conditions = _conditions(RECONCILING, reason, f"starting attempt {attempt}: {why.message}")
     return Plan(actions=(action,), status=status, conditions=conditions, next_s=1.0)
 
 
@@ -170,6 +177,8 @@ def _take_report(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPla
     sha = _said(seen.job) if seen.job else ""
     evidence = report.evidence.model_copy(update={"report": sha})
     images = {s.name: s.image_id for s in seen.job.steps if s.image_id} if seen.job else {}
+    if seen.job is not None and seen.job.evaluate_only and "train" in status.images:
+        images["train"] = status.images["train"]
     status = status.model_copy(
         update={"artifact": report.artifact, "evidence": evidence, "run": report.run, "images": images}
     )
@@ -273,7 +282,7 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         text = f"{message} ({count}). Push a fix, or `mainspring reconcile` to try again"
         return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
     # A machine that is lost once costs no wait; a program that kills its supervisor is lost every time.
-    again = _lost_in_a_row(status.attempts) - 1 if job.outcome == "Lost" else failed
+    again = lost_in_a_row(status.attempts) - 1 if job.outcome == "Lost" else failed
     pause = 0.0 if requested or again < 1 else min(RETRY_FIRST_S * 2 ** (again - 1), RETRY_MOST_S)
     ended = parse_timestamp(job.finished_at) if job.finished_at else now
     left = pause - (now - ended).total_seconds()
@@ -283,102 +292,11 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
     return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
 
 
-def _lost_in_a_row(attempts: tuple[Attempt, ...]) -> int:
-    """Count the newest attempts that were lost, up to the first that ended otherwise."""
-    return next((n for n, a in enumerate(reversed(attempts)) if a.outcome != "Lost"), len(attempts))
-
-
-DATA_REASONS: Final = frozenset(
-    {"DataInvalid", "DataEmpty", "DataCorrupt", "DuplicateIds", "SchemaMismatch", "DataChanged", "LFSPointer"}
-)
-
-
-OUTPUT_TOO_LARGE_CODE: Final = 153
-"""SIGXFSZ and 128: the program wrote more than it may; another attempt would write as much."""
-EXIT_CODES: Final = {
-    126: "it may not be executed",
-    127: "there is no such program",
-    134: "it aborted",
-    137: "it was killed, often for lack of memory",
-    139: "segmentation fault",
-    143: "it was told to stop",
-}
-"""What shells and the kernel mean by an exit code: 128 and the number of a signal, and two more."""
-
-
-def failure(job: JobSeen) -> tuple[str, str, bool]:
-    """Say why a Job failed: reason, message, and whether trying again may help.
-
-    Only our own containers' words are believed; exit code 3 of theirs means that the input is wrong.
-    """
-    if job.outcome == "Lost":
-        detail = f": {job.message}" if job.message else ""
-        return "Lost", f"attempt {job.attempt} was lost with its process or machine{detail}", True
-    bad = next((s for s in job.steps if s.exit_code not in (None, 0)), None)
-    if job.deadline_s:
-        where = f"; it was ended in step {bad.name}" if bad is not None else ""
-        message = (
-            f"attempt {job.attempt} took longer than training.activeDeadlineSeconds, {job.deadline_s} s{where}"
-        )
-        return "DeadlineExceeded", message, True
-    if bad is not None and bad.reason == "OOMKilled":
-        what = "the training program" if bad.name == "train" else f"step {bad.name}"
-        more = "training.resources.limits.memory" if bad.name == "train" else "the operator's memory for steps"
-        return "OutOfMemory", f"{what} took more memory than it may and was killed; raise {more}", True
-    if bad is None and job.waits:
-        return "PodNotStarted", f"attempt {job.attempt} never started: {job.waits}", True
-    if bad is None:
-        return "JobFailed", job.message or f"attempt {job.attempt} failed", True
-    if bad.name == "train":
-        last = f": {bad.text}" if bad.text else ""
-        meaning = EXIT_CODES.get(bad.exit_code or 0, "")
-        code = f"{bad.exit_code} ({meaning})" if meaning else str(bad.exit_code)
-        if bad.exit_code == OUTPUT_TOO_LARGE_CODE:
-            return "OutputTooLarge", f"the training program wrote too much{last}", False
-        return "TrainingFailed", f"the training program ended with exit code {code}{last}", True
-    return _own_failure(bad)
-
-
-def _own_failure(step: StepSeen) -> tuple[str, str, bool]:
-    said = step.termination
-    if said is not None and said.reason:
-        return said.reason, said.message or said.reason, step.exit_code != 3
-    return "StepFailed", f"step {step.name} ended with exit code {step.exit_code} {step.text}".strip(), True
-
-
 def _requested_after(seen: RevisionSeen, job: JobSeen) -> bool:
     if seen.model is None or not job.finished_at:
         return False
     asked = asked_at(seen.model.metadata.annotations)
     return asked is not None and asked > parse_timestamp(job.finished_at)
-
-
-def _with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, ...]:
-    reason, message = "", ""
-    if job.outcome in ("Failed", "Lost"):
-        reason, message, _ = failure(job)
-    outcome = job.outcome if job.outcome in ("Running", "Succeeded", "Failed", "Lost") else "Failed"
-    entry = Attempt.model_validate(
-        {
-            "number": job.attempt,
-            "outcome": outcome,
-            "reason": reason,
-            "message": message[:400],
-            "startedAt": job.started_at,
-            "finishedAt": job.finished_at,
-        }
-    )
-    others = [a for a in attempts if a.number != job.attempt]
-    return tuple(sorted([*others, entry], key=lambda a: a.number))[-ATTEMPTS_KEPT:]
-
-
-def _progress(job: JobSeen, now: datetime) -> str:
-    if job.waits:
-        return f"attempt {job.attempt} does not start: {job.waits}"
-    running = next((s for s in job.steps if s.state == "Running"), None)
-    step = f"step {running.name} of {len(job.steps)}" if running else "starting"
-    began = job.started_at or timestamp(now)
-    return f"attempt {job.attempt}, {step}, since {began}"
 
 
 def registry_name(model: ModelSpec) -> str:

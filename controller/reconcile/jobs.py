@@ -122,6 +122,8 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
         else 0,
         message=redact(str((ended or {}).get("message", "")))[:TEXT_MOST],
         waits=redact(_waits(job, pod_status))[:TEXT_MOST],
+        suspended=bool(job.get("spec", {}).get("suspend")),
+        evicted=redact(_said_of_disk(pod_status))[:TEXT_MOST],
         expires="ttlSecondsAfterFinished" in job.get("spec", {}),
         steps=tuple(_step(s) for s in states),
     )
@@ -132,10 +134,22 @@ def _was_taken_away(ended: Manifest, pod: Manifest | None) -> bool:
     if ended.get("reason") == "PodFailurePolicy" and "DisruptionTarget" in str(ended.get("message", "")):
         return True
     status = (pod or {}).get("status") or {}
-    disrupted = any(
-        c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ())
-    )
-    return status.get("reason") in LOST_REASONS or disrupted
+    return (status.get("reason") in LOST_REASONS and not _said_of_disk(status)) or _is_disrupted(status)
+
+
+def _is_disrupted(pod_status: Manifest) -> bool:
+    conditions = pod_status.get("conditions", ())
+    return any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
+
+
+def _said_of_disk(pod_status: Manifest) -> str:
+    """Return what a node said that evicted a pod for the pod's own writing: then it names no disruption.
+
+    It would happen again on any other node, so it must cost an attempt.
+    """
+    if pod_status.get("reason") != "Evicted" or _is_disrupted(pod_status):
+        return ""
+    return str(pod_status.get("message", "")).strip() or "the pod was evicted"
 
 
 def _waits(job: Manifest, pod_status: Manifest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.plan.revision import failure
+from controller.plan.attempts import failure
 from controller.reconcile.jobs import job_seen
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 3\nValueError: no such table\x1b[31m\n\n'
