@@ -65,6 +65,9 @@ class Metrics:
             "mainspring_api_requests", "Requests to the API server", ["verb", "kind", "code"], registry=at
         )
         self._restarts = Counter("mainspring_watch_restarts", "Times that the watch was begun anew", registry=at)
+        self._pushes = Counter(
+            "mainspring_webhook_requests", "Requests to the push webhook", ["form", "outcome"], registry=at
+        )
         info = Gauge("mainspring_build_info", "Version", ["version"], registry=at)
         info.labels(__version__).set(1)
         self.registry.register(_Asked(live))
@@ -81,6 +84,10 @@ class Metrics:
     def requested(self, verb: str, kind: str, code: str) -> None:
         """Count one request; code `none` when no answer came."""
         self._requests.labels(verb, kind, code).inc()
+
+    def pushed(self, form: str, outcome: str) -> None:
+        """Count one request to the push webhook."""
+        self._pushes.labels(form, outcome).inc()
 
     def watch_restarted(self) -> None:
         """Count one new beginning of the watch."""

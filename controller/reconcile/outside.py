@@ -25,13 +25,14 @@ def open_world(
         Denied: the key or a trusted key cannot be read.
     """
     from controller.clients.credentials import WebLogin
-    from controller.clients.git import GitPolicy, Mirrors
+    from controller.clients.git_types import GitPolicy
     from controller.clients.registry import Registry
     from controller.clients.signing import Signer, Verifier, public_text
     from controller.clients.telemetry import Telemetry
     from controller.plan.pods import PodSettings
     from controller.reconcile.access import Access
     from controller.reconcile.ledger import LedgerBook
+    from controller.reconcile.pushes import PushedMirrors
     from controller.reconcile.secrets import SecretBook
     from controller.reconcile.world import Settings
 
@@ -46,7 +47,7 @@ def open_world(
 
     registry, ledger = open_registry(WebLogin)
     protocols = frozenset(settings.git_protocols)
-    git = Mirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
+    git = PushedMirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
     pods = PodSettings(
         hardened=True,
         jobs_image=settings.jobs_image,

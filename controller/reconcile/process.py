@@ -23,7 +23,7 @@ import httpx
 
 from controller import __version__
 from controller.api.meta import Manifest
-from controller.clients.errors import ClientError, NotFound, Unavailable
+from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
 from controller.clients.kube import KubeClient
 from controller.clients.kube_errors import Act
 from controller.clients.kube_kinds import resource_of
@@ -36,9 +36,11 @@ from controller.reconcile.health import Answer, Canary, Pulse, probe, serve, set
 from controller.reconcile.lease import Elector
 from controller.reconcile.metrics import Live, Metrics
 from controller.reconcile.outside import open_world
+from controller.reconcile.pushes import PushedMirrors, Pushes
 from controller.reconcile.queue import Queue
 from controller.reconcile.reconciler import reconcile
 from controller.reconcile.settings import BadSetting, OperatorSettings
+from controller.reconcile.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +116,17 @@ class Operator:
         self.queue = Queue(
             lambda key: reconcile(self.world, key), workers=self.settings.workers, drain_s=self.settings.drain
         )
+        git = self.world.git
+        assert isinstance(git, PushedMirrors)
+        self.pushes = Pushes(
+            cache=self.cache,
+            mirrors=git,
+            live=live,
+            lease=canary.key,
+            me=me,
+            add=self.queue.add,
+            leading=lambda: self.pulse.leading,
+        )
         self.metrics = self._figures()
         rest.count = self.metrics.requested
         self.queue.observer = self.metrics
@@ -155,6 +168,13 @@ class Operator:
             servers.append(await serve(host, ports[1], probes))
         told = [server.sockets[0].getsockname()[1] for server in servers]
         log.info("figures at port %d, probes at port %d", told[0], told[-1])
+        if self.settings.webhook_key is not None:
+            hook = Webhook(self.settings.webhook_key, self.pushes.wake, self.metrics.pushed)
+            try:
+                servers.append(await hook.serve(host, self.settings.webhook_port))
+            except ValueError as error:
+                raise Denied(str(error)) from None
+            log.info("pushes at port %d", servers[-1].sockets[0].getsockname()[1])
         return servers
 
     async def _live(self, live: KubeClient, me: str) -> int:
@@ -317,6 +337,7 @@ class Operator:
         self._heard_at[manifest["kind"]] = time.monotonic()
         if manifest["kind"] == "Lease":
             self.canary.heard(manifest)
+            self.pushes.heard(manifest)
             return
         if kind is None:
             self._relisted.set()

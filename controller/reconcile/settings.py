@@ -64,6 +64,11 @@ class OperatorSettings:
     """Port of /metrics; 0: any free one."""
     health_port: int = 8082
     """Port of /healthz and /readyz; 0: any free one. May equal the one of the metrics."""
+    webhook_key: Path | None = None
+    """File with the secret of the push webhook, at least 16 characters; several, one a line, while it is changed.
+    Empty: no webhook."""
+    webhook_port: int = 8083
+    """Port of the push webhook, at the address of the metrics; 0: any free one."""
     lease_name: str = "mainspring"
     """Name of the Lease by which replicas choose their leader."""
     lease_namespace: str = ""
@@ -221,6 +226,8 @@ _READ: Final[dict[str, Callable[[str, str], Any]]] = {
     "metrics_host": _matching(re.compile(r"[0-9A-Za-z.:-]{1,253}"), "an address of this machine"),
     "metrics_port": _number(0, 65_535, int),
     "health_port": _number(0, 65_535, int),
+    "webhook_key": _path,
+    "webhook_port": _number(0, 65_535, int),
     "lease_name": _NAMED,
     "lease_namespace": _NAMED,
     "identity": _matching(re.compile(r"[\w.-]{1,200}"), "letters, digits, _, . and -"),
