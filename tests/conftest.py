@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.cluster.fixtures"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.corpus.rows"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

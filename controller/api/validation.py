@@ -80,7 +80,7 @@ def check_text(text: bytes, file: str) -> Checked:
         reason = f"names nothing of Mainspring (line {first.line}: {first.message})"
         return Checked(skipped=reason, unreadable=True)
     if not parsed.problems and not parsed.documents:
-        return Checked(skipped="no document")
+        return Checked(skipped="no document", unreadable=True)
     check = _Check(file)
     check.problems += [Problem(file, p.line, p.column, "", p.message) for p in parsed.problems]
     foreign = [check.document(document) for document in parsed.documents]

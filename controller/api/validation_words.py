@@ -78,7 +78,8 @@ def shown(value: Any) -> str:
         return cut(str(value))
     if isinstance(value, str):
         hidden = re.sub(r"://[^/\s]*@", "://***@", value)
-        return f'"{cut(escaped(hidden))}"'
+        line = escaped(hidden).replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+        return f'"{cut(line)}"'
     return "nothing" if value is None else "a list" if isinstance(value, list) else "a block of fields"
 
 

@@ -73,6 +73,7 @@ def refusal(server, item):
     return "" if answer.is_success else answer.json()["message"]
 
 
+@pytest.mark.apart("the API server refuses it before a controller sees it")
 @pytest.mark.parametrize("item", TABLE)
 def test_server_and_validate_agree(server, item, request):
     said = "; ".join(f"{path}: {message}" for path, message in object_problems(item))

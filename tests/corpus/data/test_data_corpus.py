@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.corpus import standing
 from tests.support.fetch_runs import Runs, table
 
 GOOD = table()
@@ -183,6 +184,7 @@ def test_bad_data_gets_its_answer_and_nothing_reaches_the_training(runs, ending,
     assert words in runs.said["message"]
     assert not (runs.at / "work/data").exists()
     assert not (runs.at / "features/features.parquet").exists()
+    standing.step_says(runs.said)
 
 
 FINE = [
@@ -194,6 +196,7 @@ FINE = [
 ]
 
 
+@pytest.mark.apart("nothing is wrong with it")
 @pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in FINE])
 def test_what_only_looks_odd_is_learned_from(runs, content):
     runs.files["data/rides.csv"] = content
@@ -209,6 +212,7 @@ def test_d16_data_that_changed_after_it_was_pinned_is_refused(runs):
     file.write_bytes(GOOD + b"row-200,1,0.5,1.5\n")
     assert runs.fetch(data) == 3
     assert runs.said["reason"] == "DataChanged"
+    standing.step_says(runs.said)
 
 
 SUITE = {"name": "suite", "pandera": {"path": "checks/schema.yaml"}}
@@ -253,5 +257,6 @@ def test_a_pandera_schema_of_the_repository_is_a_check_like_any_other(runs, sche
     if code:
         assert runs.said["reason"] == reason
         assert words in runs.said["message"]
+        standing.step_says(runs.said)
     else:
         assert {c["name"]: c["outcome"] for c in runs.facts["checks"]}["suite"] == "Passed"

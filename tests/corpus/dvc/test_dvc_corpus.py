@@ -11,6 +11,7 @@ import pytest
 from controller.api.data import Dataset
 from controller.clients.errors import ClientError
 from controller.reconcile.datasets import MissingFile
+from tests.corpus import standing
 from tests.support.dvc_remotes import ObjectServer, config, lock, md5, pointer, push
 from tests.support.fetch_runs import Runs, table
 
@@ -363,6 +364,7 @@ def test_a_hostile_pointer_or_configuration_stops_the_commit(runs, files, wanted
     assert "\n" not in caught.value.message
     assert "secret" not in caught.value.message
     assert runs.everything() == before
+    standing.git_says(caught.value, late=True)
 
 
 def test_a_path_that_nothing_makes_is_simply_not_there(runs):
@@ -394,6 +396,7 @@ def test_a_remote_that_does_not_give_the_object_has_its_own_answer(runs, status,
     assert runs.said["reason"] == reason
     assert words in runs.said["message"]
     assert not (runs.at / "work/data").exists(), "nothing of the data is left for the training"
+    standing.step_says(runs.said, code=code)
 
 
 def test_g31_a_remote_that_nobody_answers_for_is_tried_again(runs):
@@ -402,6 +405,7 @@ def test_g31_a_remote_that_nobody_answers_for_is_tried_again(runs):
     runs.files |= {"data/train.csv.dvc": pointer(DATA, "train.csv"), ".dvc/config": config(url)}
     assert runs.fetch(runs.pin(DVC)) == 1
     assert runs.said["reason"] == "DataUnavailable"
+    standing.step_says(runs.said, code=1)
 
 
 @pytest.mark.parametrize(
@@ -417,6 +421,7 @@ def test_a_foreign_remote_is_refused_where_it_would_be_asked(runs, url, words):
     assert runs.fetch(runs.pin(DVC), hosts=("data.example.com",)) == 3
     assert runs.said["reason"] == "DVCConfigNotAllowed"
     assert words in runs.said["message"]
+    standing.step_says(runs.said)
 
 
 def test_a_dataset_path_itself_cannot_leave_the_repository():

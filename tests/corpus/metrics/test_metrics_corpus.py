@@ -10,12 +10,14 @@ import json
 
 import pytest
 
+from controller.api.base import dump
 from controller.api.gates import Gate
 from controller.api.hashes import sha256
 from controller.api.reports import Termination
 from controller.plan import gates
 from controller.plan.verdict import Refused
 from controller.reconcile.jobs import read_report
+from tests.corpus import standing
 from tests.unit.jobs import test_evaluate
 from tests.unit.plan.test_judging import ARTIFACT, CHAMPION, evidence
 
@@ -51,12 +53,16 @@ def test_what_a_trainer_writes_wrongly_is_told_and_counts_for_nothing(world, con
     assert not [n for n in world.runs.metrics if n.startswith("trainer.")]
     assert [n for n in world.report.notes if n.startswith(note)], world.report.notes
     assert world.metric("rmse").value > 4
+    standing.report_is(standing.with_report(notes=world.report.notes), "", "", promotes=True)
 
 
 def test_m08_a_metric_that_claims_to_be_the_gates_is_kept_apart(world):
     (world.paths.output / "metrics.json").write_text('{"rmse": 0.0, "mainspring.rmse": 0.0}')
     assert world.run() == 0
     assert world.runs.metrics["rmse"] == world.metric("rmse").value > 4
+    worse = {"name": "rmse", "value": 70.0, "champion": 60.0, "absolute": [-10.0] * 15, "relative": [-0.1] * 15}
+    claims = {"metrics": [worse], "trainer": {"rmse": 0.0, "mainspring.rmse": 0.0}}
+    standing.report_is(standing.with_report(evidence=claims), "GateFailed", "gate not-worse: rmse 70")
 
 
 def test_m11_a_champion_that_cannot_predict_any_more_is_no_yardstick(world):
@@ -73,6 +79,8 @@ def test_m11_a_champion_that_cannot_predict_any_more_is_no_yardstick(world):
     )
     assert verdict.outcome != "Passed"
     assert "no usable predictions" in verdict.message
+    alone = {"metrics": [dump(found)]}
+    standing.report_is(standing.with_report(evidence=alone), "GateInconclusive", "no usable predictions")
 
 
 ABSOLUTE = [
@@ -96,6 +104,18 @@ ABSOLUTE = [
 ]
 
 
+def judged_so(gate, changes, outcome):
+    """Judge the same once more where a champion serves."""
+    measured = {k: v for k, v in dump(evidence(**changes)).items() if k in ("metrics", "probe")}
+    change = standing.with_report(evidence={"probe": None, **measured})
+    reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(outcome, "")
+    if "champion" in changes:
+        # It is measured once more, against the champion of now, and judged by that.
+        foreign, reports = standing.with_report(evidence={"champion": changes["champion"]}), []
+        change, reason = (lambda data: reports.append(data) or (foreign(data) if len(reports) == 1 else data)), ""
+    standing.report_is(change, reason, "", promotes=not reason, gates=[{"name": "g", **gate}])
+
+
 @pytest.mark.parametrize(
     ("gate", "changes", "outcome"), [pytest.param(*rest, id=name) for name, *rest in ABSOLUTE]
 )
@@ -104,6 +124,7 @@ def test_a_gate_never_passes_by_what_is_not_there(gate, changes, outcome):
     (verdict,) = gates.judge([Gate.model_validate({"name": "g", **gate})], evidence(**changes), ARTIFACT, champion)
     assert verdict.outcome == outcome, verdict
     assert verdict.message.isprintable()
+    judged_so(gate, {k: v for k, v in changes.items() if v != ""}, outcome)
 
 
 RECORDS = [
@@ -125,3 +146,6 @@ def test_only_the_record_that_the_evaluator_named_counts(world, revision, run, c
     found = read_report(change(data), said, revision)
     assert isinstance(found, Refused)
     assert any(word in found.message for word in words.split("|")), found.message
+    others = {"revision": revision} if revision != "line-1" else {"run": run} if run != "r1" else {}
+    named = standing.with_report(**others)
+    standing.report_is(lambda right: change(named(right)), "ReportInvalid", "the report ", forged=not others)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen
 from controller.plan.revision import plan_revision
 from controller.reconcile.jobs import job_seen
+from tests.corpus import standing
 from tests.corpus.training.training_cases import CASES, DAEMON_SLEEPS_S, Case
 from tests.unit.local.runner_world import World, manifest, processes_in, until
 
@@ -101,8 +103,17 @@ async def ended(world: World, name: str) -> None:
     await until(over, f"Job {name} ends", seconds=120)
 
 
-async def play(path: Path, features: Path) -> dict[str, JobSeen]:
-    """Run all programs, each in a Job of its own; returns what the controller reads of each."""
+@dataclass(frozen=True)
+class Played:
+    """A Job that has ended: what the controller reads of it, and what there is to read."""
+
+    job: JobSeen
+    statuses: tuple[Manifest, Manifest]
+    """Of the Job and of its pod."""
+
+
+async def play(path: Path, features: Path) -> dict[str, Played]:
+    """Run all programs, each in a Job of its own; returns how each ended."""
     world = World(path)
     world.runner = world.new_runner(output_bytes=64 * 2**20)
     found = {}
@@ -117,7 +128,8 @@ async def play(path: Path, features: Path) -> dict[str, JobSeen]:
             await ended(world, f"{NAMES[case.id]}-train-1")
     for case in CASES:
         name = f"{NAMES[case.id]}-train-1"
-        found[case.id] = job_seen(await world.get("Job", name), await world.get("Pod", f"{name}-0"))
+        job, pod = await world.get("Job", name), await world.get("Pod", f"{name}-0")
+        found[case.id] = Played(job_seen(job, pod), (job["status"], pod["status"]))
     left = [*processes_in(path / "run" / "pods"), *daemons()]
     await world.runner.stop_all()
     world.store.close()
@@ -126,7 +138,7 @@ async def play(path: Path, features: Path) -> dict[str, JobSeen]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, JobSeen]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
     place = tmp_path_factory.mktemp("programs")
     features = tmp_path_factory.mktemp("features") / "features.parquet"
     pd.DataFrame({"x": [1.0, 2.0, 3.0]}).to_parquet(features)
@@ -134,10 +146,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, JobSeen]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.id for c in CASES])
-def test_a_training_program(played: dict[str, JobSeen], case: Case):
-    job = played[case.id]
+def test_a_training_program(played: dict[str, Played], case: Case):
+    job = played[case.id].job
     if not case.reason:
         assert job.outcome == "Succeeded", job
+        standing.challenger_is_fine()
         return
     parsed, made = revision(NAMES[case.id], case.program)
     seen = RevisionSeen(manifest=made, revision=parsed, model=wanted(), job=job, runtime="r", tracking_uri="t")
@@ -153,3 +166,6 @@ def test_a_training_program(played: dict[str, JobSeen], case: Case):
     assert (attempt.outcome, attempt.reason) == ("Failed", case.reason)
     told = next(message for kind, _, _, message in plan.conditions if kind == "Ready")
     assert message in told
+    reached = standing.job_ends(*played[case.id].statuses, case.reason, message[:60])
+    assert reached is not None
+    assert message[:200].partition("; it was ended")[0] in reached.message

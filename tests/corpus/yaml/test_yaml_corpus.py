@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.api.validation import check_text
+from tests.corpus import standing
 from tests.corpus.yaml.yaml_cases import BASE, CASES
 
 
@@ -37,6 +38,18 @@ def expected() -> dict[str, list[str]]:
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_file_gets_its_answer(case: str) -> None:
     assert answer(CASES[case]) == expected()[case]
+    standing.file_is(of_bikes(CASES[case]))
+
+
+def of_bikes(text: bytes) -> bytes:
+    """Let the file speak of the model that is served, where it gets so far."""
+    for old, new in (
+        (b"name: churn\n", b"name: bikes\n"),
+        (b"namespace: ml\n", b""),
+        (b"churn.git", b"bikes.git"),
+    ):
+        text = text.replace(old, new)
+    return text
 
 
 def test_no_answer_is_left_without_its_case() -> None:
@@ -74,3 +87,4 @@ def test_limits_are_answered_in_a_tenth_of_a_second(text: bytes, message: str) -
         best = min(best, time.perf_counter() - start)
     assert message in [p.message for p in checked.problems]
     assert best < 0.1
+    standing.file_is(whole, reason="InvalidFile", words=message.partition(":")[0])

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api import git_rules
+from controller.clients.errors import Denied
+from tests.corpus import standing
 
 OPTION, SPACE, EXPRESSION, PART = "option", "space, a control", "reads as an expression", "has a part"
 
@@ -54,6 +56,7 @@ def test_a_ref_that_git_could_read_otherwise_is_refused(name, says):
     assert says in problem
     assert problem.isprintable()
     assert len(problem) < 400
+    standing.spec_is(source={"url": standing.BIKES, "ref": {"branch": name}})
 
 
 @given(st.text(min_size=1, max_size=30))
@@ -81,6 +84,7 @@ def test_only_full_commit_ids_are_accepted(value, says):
     problem = git_rules.commit_problem(value)
     assert problem is not None
     assert says in problem
+    standing.spec_is(source={"url": standing.BIKES, "ref": {"commit": value}})
 
 
 @pytest.mark.parametrize("value", ["a" * 40, "0" * 64])
@@ -127,6 +131,7 @@ def test_ordinary_urls_are_accepted(url):
 def test_other_ways_of_transport_are_refused(url):
     assert git_rules.url_problem(url) is not None
     assert git_rules.protocol_problem(url) is not None
+    standing.spec_is(source={"url": url, "ref": {"branch": "main"}})
 
 
 @pytest.mark.parametrize(
@@ -156,6 +161,7 @@ def test_a_malformed_url_is_refused_without_its_secret(url, says):
     assert says in problem
     assert "hunter2" not in problem
     assert "ghp_" not in problem
+    standing.spec_is(source={"url": url, "ref": {"branch": "main"}})
 
 
 @pytest.mark.parametrize(
@@ -183,6 +189,7 @@ def test_inner_addresses_are_refused_unless_listed(host):
     assert problem is not None
     assert "address" in problem or "this machine" in problem
     assert git_rules.host_problem(host, [host.rstrip(".")]) is None
+    standing.git_says(Denied(problem, reason="HostNotAllowed"))
 
 
 def test_a_list_of_hosts_admits_only_those():
@@ -218,6 +225,7 @@ def test_a_path_that_leaves_the_repository_is_refused(path):
     problem = git_rules.path_problem(path)
     assert problem is not None
     assert problem.isprintable()
+    standing.spec_is(data=[{"name": "train", "path": path}])
 
 
 @pytest.mark.parametrize("path", ["a.yaml", "a\\b", "a.", "größe/ä.csv", ".github/x", ".gitignore", "a b", "..a"])

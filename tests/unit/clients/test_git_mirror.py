@@ -19,6 +19,7 @@ from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
 from controller.clients.git import Credential, GitPolicy, GitRef, Mirrors
 from controller.clients.git_errors import failure
 from controller.clients.git_process import Completed
+from tests.corpus import standing
 from tests.support.git_repos import ENV, GitServer, Scratch, hang, raw_server
 
 MAIN = GitRef(branch="main")
@@ -79,6 +80,7 @@ def truncate(tmp_path):
         pytest.param(lambda tmp: only(tmp, "*.git/HEAD").unlink(), id="G16 HEAD gone"),
     ],
 )
+@pytest.mark.apart("the client heals it: no controller learns of it")
 def test_a_damaged_mirror_is_fetched_anew_once_and_gives_the_right_bytes(mirrors, repo, tmp_path, hurt):
     commit = pull(mirrors, repo)
     data = repo.git("cat-file", "blob", "main:data.csv").encode()
@@ -87,6 +89,7 @@ def test_a_damaged_mirror_is_fetched_anew_once_and_gives_the_right_bytes(mirrors
     assert mirrors.fetches == 2
 
 
+@pytest.mark.apart("the client heals it: no controller learns of it")
 def test_a_file_with_other_bytes_than_its_id_says_is_never_given_out(mirrors, repo, tmp_path):
     """G15: well-formed, checksums right, only the content is another one."""
     commit = pull(mirrors, repo)
@@ -129,6 +132,7 @@ def test_a_server_with_a_damaged_repository_is_reported_after_one_more_try(mirro
     assert caught.value.reason in ("GitCorrupt", "GitUnavailable")
     assert "\n" not in caught.value.message
     assert not asyncio.run(mirrors.contains(repo.url, repo.git("rev-parse", "main")))
+    standing.git_says(caught.value)
 
 
 def test_a_tree_that_git_calls_malformed_is_not_taken(mirrors, repo):
@@ -141,6 +145,7 @@ def test_a_tree_that_git_calls_malformed_is_not_taken(mirrors, repo):
     assert caught.value.reason == "GitCorrupt"
     assert "damaged" in caught.value.message
     assert mirrors.fetches == 2, "dropped and fetched anew once, not for ever"
+    standing.git_says(caught.value)
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------
@@ -151,6 +156,7 @@ def test_a_tree_that_git_calls_malformed_is_not_taken(mirrors, repo):
     ["packed-refs.lock", "index.lock", "config.lock", "refs/mainspring/refs/x.lock", "objects/pack/tmp_pack_abc"],
     ids="G16 {}".format,
 )
+@pytest.mark.apart("the client heals it: no controller learns of it")
 def test_what_a_crash_left_is_cleared(mirrors, repo, tmp_path, leftover):
     pull(mirrors, repo)
     path = only(tmp_path, "*.git") / leftover
@@ -300,6 +306,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_until_its_ca_is_given(
         trusted = Credential(ca=cert.read_text())
         head = asyncio.run(mirrors.resolve(server.url("churn.git"), MAIN, credential=trusted, max_age_s=0))
     assert head.subject == "First"
+    standing.git_says(caught.value)
 
 
 def test_a_server_that_stops_in_mid_pack_is_given_up_and_leaves_a_working_mirror(tmp_path, repo):
@@ -314,6 +321,7 @@ def test_a_server_that_stops_in_mid_pack_is_given_up_and_leaves_a_working_mirror
         server.cut_pack = 0
         head = asyncio.run(mirrors.resolve(url, MAIN, max_age_s=0, timeout_s=10))
         assert asyncio.run(mirrors.read(url, head.commit, "train.py")) == b"print()\n"
+    standing.git_says(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +362,7 @@ def test_words_of_git_become_reasons(stderr, kind, reason):
     assert (type(error), error.reason) == (kind, reason)
     assert error.message.startswith("fetching https://h/x failed")
     assert "\n" not in error.message
+    standing.git_says(error)
 
 
 def test_words_of_a_server_are_masked_and_on_one_line():

@@ -14,6 +14,7 @@ import pytest
 from controller.clients import git_process
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.clients.git import Credential, GitPolicy, GitRef, Mirrors
+from tests.corpus import standing
 from tests.support.git_repos import ENV, GitServer, Scratch, advertise, drip, hang, raw_server
 
 MAIN = GitRef(branch="main")
@@ -34,6 +35,7 @@ def refused(kind, mirrors, url, **kw):
         resolve(mirrors, url, **kw)
     assert "\n" not in caught.value.message
     assert SECRET not in caught.value.message
+    standing.git_says(caught.value)
     return caught.value
 
 
@@ -103,6 +105,7 @@ def test_other_protocols_are_denied_and_nothing_runs(tmp_path, url):
 
 
 @pytest.mark.parametrize("argument", ["ext::sh -c 'touch {marker}'", "fd::17", "{path}", "git://127.0.0.1:9/x"])
+@pytest.mark.apart("the second wall: our own rule has refused before")
 def test_git_itself_refuses_them_too(tmp_path, served, argument):
     """G08: the second wall, in case a rule of ours has a hole."""
     home, marker = tmp_path / "home", tmp_path / "marker"
@@ -175,6 +178,7 @@ def test_a_public_name_that_resolves_inside_is_denied(tmp_path):
     assert "169.254.169.254" in error.message
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_git_talks_to_the_address_that_was_judged(tmp_path, served):
     """G10, rebinding: the name means nothing to the system's resolver, so only a pinned address can be reached."""
     policy = GitPolicy(protocols=frozenset({"http"}), allowed_hosts=("git.example.invalid",))
@@ -273,6 +277,7 @@ def test_an_unknown_host_key_is_never_accepted(tmp_path):
     assert error.reason in ("GitUnavailable", "GitFailed")
 
 
+@pytest.mark.apart("what ssh is told, before anything goes wrong")
 def test_what_ssh_is_told_names_only_judged_things(tmp_path):
     """G12: the configuration written for ssh refuses unknown keys, agents, proxies and prompts."""
     from controller.api.git_rules import parse_url
@@ -322,6 +327,7 @@ def test_a_server_that_hangs_is_given_up_and_its_process_killed(tmp_path, talk):
         assert processes_that_mention(url) == []
 
 
+@pytest.mark.apart("the caller is gone")
 def test_a_caller_that_gives_up_leaves_no_process(tmp_path):
     """G14."""
 
@@ -336,6 +342,7 @@ def test_a_caller_that_gives_up_leaves_no_process(tmp_path):
         assert processes_that_mention(url) == []
 
 
+@pytest.mark.apart("the neighbours are ten real repositories here")
 def test_a_hung_server_delays_no_other_repository(tmp_path, served):
     """G28."""
     for number in range(10):

@@ -11,6 +11,7 @@ import pytest
 
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.clients.git import GitPolicy, GitRef, Mirrors, TreeEntry, is_lfs_pointer
+from tests.corpus import standing
 from tests.support.git_repos import ENV, Scratch
 
 FILES = {
@@ -113,6 +114,7 @@ def test_a_path_that_is_no_regular_file_is_refused(mirrors, repo, tmp_path, path
     assert caught.value.reason == reason
     assert says in caught.value.message
     assert not list(tmp_path.rglob("marker"))
+    standing.git_says(caught.value, late=True)
 
 
 def test_a_submodule_is_not_followed(mirrors, repo, tmp_path):
@@ -134,8 +136,10 @@ def test_a_submodule_is_not_followed(mirrors, repo, tmp_path):
         export(mirrors, repo, commit, files(mirrors, repo, commit), tmp_path / "out")
     assert not (tmp_path / "marker").exists()
     assert not (tmp_path / "out").exists()
+    standing.git_says(caught.value, late=True)
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_twins_and_strange_names_are_read_by_exact_bytes(mirrors, repo):
     """G20."""
     repo.commit({"A.yaml": b"1", "a.yaml": b"2", "\u00e9": b"3", "e\u0301": b"4", "a\\b": b"5", "c.": b"6"})
@@ -177,6 +181,7 @@ def test_a_commit_with_too_many_files_is_refused(tmp_path, repo):
         files(few, repo, commit)
     assert caught.value.reason == "RepoTooLarge"
     assert "has 11 files, more than 10" in caught.value.message
+    standing.git_says(caught.value, late=True)
 
 
 def test_a_repository_above_the_limit_is_refused_and_its_copy_removed(tmp_path, repo):
@@ -187,6 +192,7 @@ def test_a_repository_above_the_limit_is_refused_and_its_copy_removed(tmp_path, 
         pull(small, repo)
     assert caught.value.reason == "RepoTooLarge"
     assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*") if path.is_file()) < 600_000
+    standing.git_says(caught.value, late=True)
 
 
 def test_a_commit_that_was_never_fetched_is_gone_not_replaced(mirrors, repo):
@@ -197,6 +203,7 @@ def test_a_commit_that_was_never_fetched_is_gone_not_replaced(mirrors, repo):
         with pytest.raises(Unavailable, match="force-pushed") as caught:
             work()
         assert caught.value.reason == "CommitGone"
+    standing.git_says(caught.value, late=True)
 
 
 def test_reading_before_resolving_says_what_to_do(mirrors, repo):
@@ -215,6 +222,7 @@ def test_reading_before_resolving_says_what_to_do(mirrors, repo):
     ],
     ids=["G22 LFS pointer", "G22 data", "G22 a long text that begins like a pointer"],
 )
+@pytest.mark.apart("D12 and G22 of the fetch step tell it: this is how it is known")
 def test_a_pointer_is_told_from_data(data, is_pointer):
     assert is_lfs_pointer(data) is is_pointer
 
@@ -234,6 +242,7 @@ def test_exactly_the_chosen_files_are_written_with_their_executable_bit(mirrors,
     assert not (tmp_path / "out/train/data.csv").stat().st_mode & stat.S_IXUSR
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_attributes_of_the_repository_change_no_byte(mirrors, repo, tmp_path):
     """G23: neither filters nor export-subst nor line endings."""
     attributes = b"* filter=evil text eol=crlf ident\n*.txt export-subst export-ignore\n"
@@ -267,6 +276,7 @@ def test_a_dangerous_entry_writes_nothing_at_all(mirrors, repo, tmp_path, path, 
     assert "leave it out of source.paths" in caught.value.message
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out-of-here").exists()
+    standing.git_says(caught.value, late=True)
 
 
 def test_an_entry_that_the_commit_does_not_have_is_not_written(mirrors, repo, tmp_path):
@@ -308,6 +318,7 @@ def test_an_export_above_the_limit_writes_nothing(mirrors, repo, tmp_path):
 # -- nothing acts ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_hooks_filters_and_configuration_never_run(mirrors, repo, tmp_path, monkeypatch):
     """G23: of the served repository, of the mirror, of the user and of the environment."""
     marker = tmp_path / "marker"

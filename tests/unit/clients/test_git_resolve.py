@@ -9,6 +9,7 @@ import pytest
 
 from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
 from controller.clients.git import GitPolicy, GitRef, Mirrors
+from tests.corpus import standing
 from tests.support.git_repos import Scratch
 
 MAIN = GitRef(branch="main")
@@ -49,6 +50,7 @@ def refused(kind, mirrors, url, ref=MAIN):
     with pytest.raises(kind) as caught:
         resolve(mirrors, url, ref)
     assert "\n" not in caught.value.message
+    standing.git_says(caught.value)
     return caught.value
 
 
@@ -136,6 +138,7 @@ def test_a_commit_in_another_form_is_refused_before_anything_is_asked(value):
     with pytest.raises(Denied) as caught:
         GitRef(commit=value)
     assert caught.value.reason == "CommitNotFound"
+    standing.git_says(caught.value)
 
 
 def test_a_commit_of_a_fork_is_not_taken(mirrors, repo):
@@ -168,6 +171,7 @@ def test_a_job_with_a_fresh_mirror_gets_the_very_commit_or_none(mirrors, repo, t
         asyncio.run(mirrors.ensure(repo.url, "f" * 40, MAIN))
     assert caught.value.reason == "CommitGone"
     assert "force-pushed" in caught.value.message
+    standing.git_says(caught.value)
 
 
 def test_a_deleted_branch_is_reported_and_its_commit_stays_readable(mirrors, repo, clock):
@@ -180,6 +184,7 @@ def test_a_deleted_branch_is_reported_and_its_commit_stays_readable(mirrors, rep
     assert asyncio.run(mirrors.read(repo.url, head.commit, "a")) == b"x"
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_a_branch_replaced_by_a_folder_of_branches_is_followed(mirrors, repo, clock):
     """G05: `dev` deleted, `dev/a` made; the two cannot exist together as files."""
     repo.commit({"a": b"x"}, branch="dev")
@@ -190,6 +195,7 @@ def test_a_branch_replaced_by_a_folder_of_branches_is_followed(mirrors, repo, cl
     assert resolve(mirrors, repo.url, GitRef(branch="dev/a")).commit == tip
 
 
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_a_moved_tag_says_where_it_was(mirrors, repo, clock):
     """G06."""
     repo.tag("v1", "main")
@@ -227,6 +233,7 @@ def test_a_ref_in_disguise_is_refused(kind, name):
         GitRef(**{kind: name})
     assert caught.value.reason == "InvalidRef"
     assert caught.value.message.isprintable()
+    standing.git_says(caught.value)
 
 
 def test_a_ref_of_a_server_that_looks_like_an_option_is_not_even_shown(mirrors, repo, tmp_path):
@@ -254,9 +261,11 @@ def test_commits_with_no_or_three_parents_strange_dates_and_authors_are_read(mir
         assert (head.commit, head.committed_at.year) == (tip, year)
         assert head.subject == "<script>\\x1b[2J\\u202e"
         assert head.author.isprintable()
+        standing.git_finds(head)
 
 
 @pytest.mark.parametrize("codec", ["no-such-codec", "undefined", "hex", "idna"])
+@pytest.mark.apart("it works: nothing is wrong for a controller")
 def test_a_commit_in_an_encoding_that_cannot_be_read_is_still_followed(mirrors, repo, codec):
     """G25: a header may not stop the controller."""
     tree = repo.git("rev-parse", "main^{tree}")

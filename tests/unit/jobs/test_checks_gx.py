@@ -16,6 +16,7 @@ import pytest
 
 from controller.jobs import checks_gx
 from controller.jobs.entry import WrongInput
+from tests.corpus import standing
 from tests.support import gx_env
 from tests.support.fetch_runs import Runs, table
 
@@ -162,6 +163,8 @@ def test_a_suite_is_judged_and_told_with_its_numbers(judged, case):
     count = len(json.loads(case.values[0])["expectations"])
     assert said.startswith(f"{count} expectations of Great Expectations 1.")
     assert said.endswith(" are met by 100 rows")
+    if problems:
+        standing.refused(WrongInput("DataInvalid", "check suite failed: " + "; ".join(problems)), secrets=("p0@",))
 
 
 UNREAD = [
@@ -248,6 +251,7 @@ def test_what_is_no_plain_suite_is_refused_by_name_before_anything_runs(text, re
     assert refused.value.message.startswith("'checks/suite.json': ")
     assert words in refused.value.message
     assert refused.value.message.isprintable()
+    standing.refused(refused.value)
 
 
 def test_an_argument_that_great_expectations_does_not_know_is_told_with_its_place(python):
@@ -269,6 +273,7 @@ def test_d17_a_pattern_that_would_take_for_ever_ends_with_its_time(python):
         "message": "'checks/suite.json': Great Expectations has not judged the data within 20 s; a regular "
         "expression may take for ever, or the data be too large for it",
     }
+    standing.refused(WrongInput(**said))
 
 
 def test_where_it_is_not_installed_the_answer_says_what_to_install():

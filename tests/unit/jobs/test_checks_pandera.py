@@ -11,6 +11,7 @@ from pandera.io import pandas_io
 
 from controller.jobs.checks_pandera import judge, parse
 from controller.jobs.entry import WrongInput
+from tests.corpus import standing
 
 FRAME = pd.DataFrame(
     {
@@ -170,3 +171,4 @@ def test_a_schema_that_is_wrong_or_wants_more_than_data_is_refused(text, words):
     assert caught.value.reason == "RuleInvalid"
     assert caught.value.message.startswith("'checks/schema.yaml': ")
     assert words in caught.value.message
+    standing.refused(caught.value)

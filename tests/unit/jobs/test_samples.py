@@ -7,6 +7,8 @@ import pytest
 
 from controller.api.data import Check
 from controller.jobs import checks, checks_pandera, samples
+from controller.jobs.entry import WrongInput
+from tests.corpus import standing
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,10 @@ from controller.jobs import checks, checks_pandera, samples
 )
 def test_a_value_is_shown_short_and_never_a_person(value, column, shown):
     assert samples.value(value, column) == shown
+    hidden = (str(value),) if shown == "***" else ()
+    standing.refused(
+        WrongInput("DataInvalid", f"check c failed: x has 1 value ({shown} at row 1)"), secrets=hidden
+    )
 
 
 @pytest.mark.parametrize("column", ["username", "e_mail", "phone", "iban", "birth_date"])
@@ -47,3 +53,5 @@ def test_d19_no_check_of_texts_shows_a_person(column):
     assert len(told) == 5
     assert not [m for m in told if "Anna" in m or "Berg" in m]
     assert all("at row 1" in m for m in told)
+    message = "; ".join(f"check c failed: {m}" for m in told)
+    standing.refused(WrongInput("DataInvalid", message), secrets=("Anna", "Berg", "Dahl"))
