@@ -250,9 +250,8 @@ class Mirror:
                 self.refs[name] = RefState(attempt, ended, error=missing_ref(self.shown_url, name, known))
             elif name not in commits:
                 message = f"{git_rules.shown(name)} of {self.shown_url} does not point at a commit"
-                self.refs[name] = RefState(
-                    attempt, ended, tips[name], error=Denied(message, reason="CommitNotFound")
-                )
+                refused = Denied(message, reason="CommitNotFound")
+                self.refs[name] = RefState(attempt, ended, tips[name], error=refused)
             else:
                 before = self.refs.get(name)
                 moved = before.commit if before and before.commit != commits[name] else ""
@@ -366,6 +365,11 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):  # nothing to drop: what was wanted
             self.path.rename(aside)
         await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
+
+    async def retire(self, timeout_s: float) -> None:
+        """Throw the mirror away for good. Its lock stays: another process may hold it."""
+        async with self._turn, self._writing(timeout_s):
+            await self.drop()
 
     async def heal(self, generation: int, timeout_s: float) -> None:
         """Drop a damaged mirror and fetch what is wanted again, once for all who saw that generation."""

@@ -58,6 +58,13 @@ class MirrorSet:
         self._mirrors.clear()
         self._known.clear()
 
+    async def retire(self, url: str, credential: Credential) -> None:
+        """Throw away the mirror that a credential read, once it is not used any more; who reads it reads anew."""
+        mirror = self._mirrors.pop((url, credential.digest()), None)
+        if mirror is not None:
+            await mirror.retire(self._policy.timeout_s)
+            self._pinned = {(path, commit) for path, commit in self._pinned if path != mirror.path}
+
     async def _once(self, what: str, mirror: Mirror, commit: str, read: Callable[[], Awaitable[T]]) -> T:
         """Read something of a commit once for all who ask, also at the same time; a commit never changes.
 

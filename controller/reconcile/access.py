@@ -14,7 +14,7 @@ from controller.api.kinds import ModelRepository, ModelSpec
 from controller.api.meta import LABEL_MODEL, Key, Manifest
 from controller.clients import credentials
 from controller.clients.credentials import WebLogin
-from controller.clients.errors import ClientError, Denied, Unavailable
+from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
 from controller.clients.git_types import Credential, GitRef, Head, TreeEntry
 from controller.plan.pods import DATA_VOLUME, GIT_VOLUME, REGISTRY_SECRET, REGISTRY_VOLUME
 from controller.reconcile.ledger import LedgerBook
@@ -53,12 +53,23 @@ class LoginGit(Protocol):
         """Read files of a commit."""
         ...
 
+    async def retire(self, url: str, credential: Credential) -> None:
+        """Give up the copy of a repository that was read with a credential."""
+        ...
+
 
 class BoundGit:
     """The Git port with one credential, for one reconcile."""
 
-    def __init__(self, git: LoginGit, credential: Credential, again: Callable[[], Awaitable[Credential]]) -> None:
-        self._git, self._credential, self._again = git, credential, again
+    def __init__(
+        self,
+        git: LoginGit,
+        credential: Credential,
+        again: Callable[[], Awaitable[Credential]],
+        worked: Callable[[Credential], Awaitable[None]],
+    ) -> None:
+        """Bind a client: `again` reads the Secret anew, `worked` is told of each login that the server took."""
+        self._git, self._credential, self._again, self._worked = git, credential, again, worked
 
     async def resolve(self, url: str, ref: GitRef, *, max_age_s: float, timeout_s: float | None = None) -> Head:
         """Return the commit that a ref means, as of a poll at most `max_age_s` ago."""
@@ -83,15 +94,17 @@ class BoundGit:
     async def _polling(self, poll: Callable[[Credential], Awaitable[Head]]) -> Head:
         """Poll; if the credentials are refused and the Secret has others by now, poll with those."""
         try:
-            return await poll(self._credential)
+            head = await poll(self._credential)
         except Unavailable as error:
             if error.reason != "AuthenticationFailed":
                 raise
             newer = await self._again()
             if newer.digest() == self._credential.digest():
                 raise
-        self._credential = newer
-        return await poll(newer)
+            self._credential = newer
+            head = await poll(newer)
+        await self._worked(self._credential)
+        return head
 
 
 @dataclass(slots=True)
@@ -118,6 +131,8 @@ class Access:
     git: LoginGit
     open_registry: Callable[[Login], tuple[RegistryPort, LedgerBook]]
     _opened: dict[Key, tuple[_Slot, RegistryPort, LedgerBook]] = field(default_factory=dict)
+    _last: dict[tuple[str, str, str], Credential] = field(default_factory=dict)
+    """(namespace, Secret, URL) → the login that worked last."""
 
     async def bound_git(self, name: str, user: User, url: str) -> BoundGit:
         """Return Git with the login of a Secret; raises as `SecretBook.get` and `credentials.git`."""
@@ -125,7 +140,16 @@ class Access:
         async def again() -> Credential:
             return credentials.git(await self.secrets.get(name, user, fresh=True), url)
 
-        return BoundGit(self.git, credentials.git(await self.secrets.get(name, user), url), again)
+        async def worked(credential: Credential) -> None:
+            before = self._last.get(place)
+            self._last[place] = credential
+            others = {c.digest() for (_, _, u), c in self._last.items() if u == url}
+            if before is not None and before.digest() not in others:
+                # A copy belongs to its login: short-lived tokens would fill the disk with copies.
+                await self.git.retire(url, before)
+
+        place = (user.key.namespace, name, url)
+        return BoundGit(self.git, credentials.git(await self.secrets.get(name, user), url), again, worked)
 
     async def registry(self, named: str | None, user: User) -> tuple[RegistryPort, LedgerBook] | None:
         """Return the registry with the login of a Secret: the named one, or the well-known one of the namespace.
@@ -216,7 +240,7 @@ async def check_mounts(world: World, manifest: Manifest) -> None:
     already is left alone, so that servers can still be scaled or stopped.
 
     Raises:
-        NotFound, Denied, Unavailable: as `SecretBook.get` and the reader of the use say.
+        Denied, Unavailable: as `SecretBook.get` and the reader of the use say.
     """
     mounted = _mounted(manifest)
     meta = manifest["metadata"]
@@ -228,7 +252,11 @@ async def check_mounts(world: World, manifest: Manifest) -> None:
     model = Key("ModelSpec", meta["namespace"], meta["labels"][LABEL_MODEL])
     for volume, name in sorted(mounted.items()):
         user = User(model, _FIELDS.get(volume, "data[].secretRef"))
-        secret = await world.access.secrets.get(name, user)
+        try:
+            secret = await world.access.secrets.get(name, user)
+        except NotFound as error:
+            # Time alone does not bring it: a person must act, and reads so.
+            raise Denied(error.message, reason=error.reason) from None
         if volume == REGISTRY_VOLUME:
             credentials.registry(secret)
         elif volume.startswith(DATA_VOLUME):

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from controller.api.kinds import ModelRepository
+from controller.api.meta import Key
 from controller.clients.errors import ClientError, Denied, Unavailable
 from controller.clients.git import GitPolicy, GitRef, Mirrors
 from controller.clients.git_types import Credential
 from controller.reconcile import access
 from controller.reconcile.access import Access
-from controller.reconcile.secrets import SecretBook
+from controller.reconcile.secrets import SecretBook, User
 from tests.support.git_repos import GitServer, Scratch, raw_server
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +80,11 @@ async def test_a_private_repository_is_read_and_the_login_left_nowhere(tmp_path,
         assert secret.encode() not in written
 
 
+def copies(directory):
+    """Name the mirrors on the disk."""
+    return {p.name for p in directory.glob("*.git")}
+
+
 async def test_a_renewed_secret_is_used_by_the_poll_that_the_old_one_fails(tmp_path, served):
     mirrors, objects = Mirrors(tmp_path / "mirrors", POLICY), Objects(username="robot", password=OLD)
     with GitServer(served.path.parent, user="robot", password=OLD) as server:
@@ -88,6 +94,7 @@ async def test_a_renewed_secret_is_used_by_the_poll_that_the_old_one_fails(tmp_p
         spec = {"url": url, "ref": {"branch": "main"}, "secretRef": {"name": "git"}}
         owner = ModelRepository.model_validate({"metadata": {"name": "models", "namespace": "ml"}, "spec": spec})
         await (await access.git_for(world, owner)).resolve(url, MAIN, max_age_s=0)
+        before = copies(tmp_path / "mirrors")
         server.expected = "Basic " + base64.b64encode(f"robot:{NEW}".encode()).decode()
         bound = await access.git_for(world, owner)
         with pytest.raises(Unavailable):
@@ -96,6 +103,26 @@ async def test_a_renewed_secret_is_used_by_the_poll_that_the_old_one_fails(tmp_p
         # The old value is still in memory; the refusal is what has it read again.
         head = await bound.resolve(url, MAIN, max_age_s=0)
         assert (await bound.files(url, head.commit))[0].path == "train.py"
+    # Tokens that live for an hour must not fill the disk with copies of the repository.
+    assert len(before) == len(copies(tmp_path / "mirrors")) == 1
+    assert before != copies(tmp_path / "mirrors")
+
+
+async def test_a_copy_that_another_still_reads_with_the_same_login_stays(tmp_path, served):
+    mirrors = Mirrors(tmp_path / "mirrors", POLICY)
+    stays, moves = Objects(username="robot", password=OLD), Objects(bearerToken=NEW)
+    with GitServer(served.path.parent) as server:
+        url = server.url("churn.git")
+        found = Access(SecretBook(stays), mirrors, None)
+        for namespace in ("ml", "other"):
+            await (await found.bound_git("git", User(Key("ModelSpec", namespace, "x"), "y"), url)).resolve(
+                url, MAIN, max_age_s=0
+            )
+        found.secrets = SecretBook(moves)
+        await (await found.bound_git("git", User(Key("ModelSpec", "other", "x"), "y"), url)).resolve(
+            url, MAIN, max_age_s=0
+        )
+    assert len(copies(tmp_path / "mirrors")) == 2
 
 
 async def test_a_token_is_in_no_command_line_or_environment_while_git_runs(tmp_path):
