@@ -6,11 +6,12 @@ Nothing is sent here, and no file but the keys is read.  Local mode has its own 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from controller.clients.errors import Denied
+from controller.plan.pods import PodSettings
 from controller.reconcile.cache import CachedKube
 from controller.reconcile.settings import OperatorSettings
 from controller.reconcile.world import World
@@ -27,9 +28,8 @@ def open_world(
     from controller.clients.credentials import WebLogin
     from controller.clients.git_types import GitPolicy
     from controller.clients.registry import Registry
-    from controller.clients.signing import Signer, Verifier, public_text
+    from controller.clients.signing import Signer, Verifier
     from controller.clients.telemetry import Telemetry
-    from controller.plan.pods import PodSettings
     from controller.reconcile.access import Access
     from controller.reconcile.ledger import LedgerBook
     from controller.reconcile.pushes import PushedMirrors
@@ -48,13 +48,6 @@ def open_world(
     registry, ledger = open_registry(WebLogin)
     protocols = frozenset(settings.git_protocols)
     git = PushedMirrors(settings.mirrors, GitPolicy(protocols=protocols, allowed_hosts=settings.allowed_hosts))
-    pods = PodSettings(
-        hardened=True,
-        jobs_image=settings.jobs_image,
-        server_image=settings.server_image,
-        fetch_env=_fetch_env(settings),
-        trusted_keys=public_text(trusted),
-    )
 
     async def close() -> None:
         for one in opened:
@@ -72,13 +65,25 @@ def open_world(
             runtime=settings.server_image,
             tracking_uri=settings.tracking_uri,
             resync_s=settings.resync,
-            pods=pods,
+            pods=_pods(settings, trusted),
         ),
         now=_now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
         access=Access(SecretBook(kube), git, open_registry),
     )
     return world, close
+
+
+def _pods(settings: OperatorSettings, trusted: Sequence[bytes]) -> PodSettings:
+    from controller.clients.signing import public_text
+
+    return PodSettings(
+        hardened=True,
+        jobs_image=settings.jobs_image,
+        server_image=settings.server_image,
+        fetch_env=_fetch_env(settings),
+        trusted_keys=public_text(trusted),
+    )
 
 
 def _further_keys(settings: OperatorSettings) -> list[bytes]:

@@ -294,6 +294,8 @@ class Operator:
             self.world.ledger.forget()
             if self.world.access is not None:
                 self.world.access.forget()
+            if self.world.access is not None:
+                self.world.access.forget()
             self.pulse.leading = True
             for kind in OURS:
                 for key in self.cache.keys(kind):

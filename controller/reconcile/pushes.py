@@ -38,7 +38,8 @@ class PushedMirrors(Mirrors):
         super().__init__(*args, **more)
         self._pushes = 0
         self._pushed: dict[str, int] = {}
-        self._seen: dict[tuple[str, GitRef], int] = {}
+        self._seen: dict[tuple[str, GitRef, str], int] = {}
+        """URL, ref and digest of the credential → the newest push that a poll has followed."""
 
     def pushed(self, tokens: Collection[str]) -> None:
         """Note a push to these places."""
@@ -47,11 +48,13 @@ class PushedMirrors(Mirrors):
 
     async def resolve(self, url: str, ref: GitRef, *, max_age_s: float, **more: Any) -> Head:
         """Resolve as ever, but by a poll that begins now if there was a push since the last one."""
+        credential = more.get("credential")
+        key = (url, ref, credential.digest() if credential is not None else "")
         asked = self._pushed.get(token_of_url(url), 0)
-        if asked <= self._seen.get((url, ref), 0):
+        if asked <= self._seen.get(key, 0):
             return await super().resolve(url, ref, max_age_s=max_age_s, **more)
         head = await self.refresh(url, ref, **more)
-        self._seen[url, ref] = asked
+        self._seen[key] = asked
         return head
 
 

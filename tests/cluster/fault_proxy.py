@@ -180,8 +180,10 @@ class FaultProxy:
         for stream in found:
             if half:
                 stream.writer.write(chunk(b'{"type":"MODIFIED","object":{"metad'))
-                await stream.writer.drain()
-            stream.writer.transport.abort()
+                # An abort would throw it away unsent.
+                stream.writer.close()
+            else:
+                stream.writer.transport.abort()
         return len(found)
 
     async def _say(self, event: Event, match: Match) -> int:
