@@ -105,7 +105,8 @@ def with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, 
     reason, message = "", ""
     if job.outcome in ("Failed", "Lost"):
         reason, message, _ = failure(job)
-    elif job.waits and not job.suspended:
+    if job.waits and not job.suspended and reason in ("", NOT_STARTED):
+        # The words of Kubernetes alone: they are read back once the pod is gone, and told within a sentence.
         reason, message = NOT_STARTED, job.waits
     outcome = job.outcome if job.outcome in ("Running", "Succeeded", "Failed", "Lost") else "Failed"
     entry = Attempt.model_validate(

@@ -12,7 +12,7 @@ from controller.reconcile.cache import KINDS, Cache, CachedKube, resync
 from controller.reconcile.controller import owners
 from controller.reconcile.reconciler import RECONCILERS
 from tests.support.cluster_simulation import ClusterSimulation
-from tests.unit.stories.test_cluster_stories import GATEWAY, begin
+from tests.unit.stories.cluster_begin import GATEWAY, begin
 
 pytestmark = pytest.mark.anyio
 

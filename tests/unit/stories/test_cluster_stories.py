@@ -8,33 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from controller.api.meta import Key, Manifest, key_of
+from controller.api.meta import Key, key_of
 from tests.support.cluster_simulation import ClusterSimulation
-from tests.unit.stories.test_stories import FIRST
-from tests.unit.stories.test_stories import spec as plain_spec
+from tests.unit.stories.cluster_begin import GATEWAY, begin, spec
+from tests.unit.stories.cluster_job_stories import JOB_STORIES
 
 GOLDEN = Path(__file__).parent / "golden" / "cluster"
-SERVING: dict[str, Any] = {"minReplicas": 3, "canary": {"stepWeights": [10, 50], "interval": "20s"}}
-
-GATEWAY: dict[str, Any] = {"gatewayRefs": [{"name": "public", "namespace": "infra"}]}
-
-
-def spec(training: dict[str, object] | None = None, **serving: object) -> Manifest:
-    """Build the ModelSpec of the stories: three servers of the champion."""
-    train = {"command": ["python", "train.py"], **(training or {})}
-    return plain_spec(training=train, serving={**SERVING, **serving})
-
-
-async def begin(s: ClusterSimulation, training: dict[str, object] | None = None, **serving: object) -> None:
-    """Let the first model serve."""
-    s.git.commit("Predict bikes", FIRST)
-    await s.store.apply(spec(training, **serving))
-    await s.run(60)
-    s.told_before = s.writes[0]
 
 
 async def first_commit(s: ClusterSimulation) -> None:
@@ -176,6 +158,7 @@ STORIES: dict[str, Callable[[ClusterSimulation], Awaitable[None]]] = {
         the_nodes_are_full_at_the_promotion,
         more_servers_are_asked_for_during_a_canary,
         what_stands_beside_the_servers_is_deleted,
+        *JOB_STORIES,
     )
 }
 
@@ -196,7 +179,7 @@ def tell(
 def test_story_on_a_cluster_reads_as_in_its_golden_file(name: str, request: pytest.FixtureRequest) -> None:
     simulation, _ = tell(STORIES[name])
     assert simulation.unanswered == 0
-    assert min(simulation.answering) >= 3, "fewer servers answered than the champion has"
+    assert min(simulation.answering, default=3) >= 3, "fewer servers answered than the champion has"
     transcript = "\n".join(simulation.lines) + "\n"
     file = GOLDEN / f"{name}.txt"
     if request.config.getoption("--update-golden"):
