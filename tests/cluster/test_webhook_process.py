@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -38,7 +39,7 @@ def start(control_plane, namespace, tmp_path):
 
 def push(operator, url, secret=SECRET):
     """Send what GitHub sends after a push."""
-    port = re.search(r"pushes at port (\d+)", operator.said())[1]
+    (port,) = re.findall(r"pushes at port (\d+)", operator.said())
     body = json.dumps({"ref": "refs/heads/main", "repository": {"clone_url": url}}).encode()
     signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={signed}"}
@@ -72,7 +73,7 @@ def test_a_push_is_seen_at_once_at_the_leader_and_at_a_standby(control_plane, na
             assert push(operator, url, "another secret of theirs").status_code == 401
             answer = push(operator, url)
             assert (answer.status_code, answer.text) == (202, "1 object will be polled now\n")
-            wait_until(lambda commit=commit: seen(commit), "the push is seen", within_s=SEEN_WITHIN_S)
+            wait_until(functools.partial(seen, commit), "the push is seen", within_s=SEEN_WITHIN_S)
             assert push(operator, "https://git.example.com/else.git").text.startswith("no ModelSpec")
         figures = second.ask("/metrics").text
 

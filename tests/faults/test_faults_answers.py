@@ -30,7 +30,7 @@ SLOW_S = 240.0
 
 
 def test_every_kind_of_write_meets_every_fault_and_the_story_ends_the_same(scene):
-    turns = {}
+    turns: dict[tuple[str, str, str], dict[int, int]] = {}
 
     def turn(number):
         """Match the writes whose turn it is to meet this fault: every second one of each kind."""
