@@ -36,7 +36,6 @@ class Loop:
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in PATHS}
         self.pods: dict[str, dict[str, Object]] = {}
         self.entries: dict[str, bytes] = {}
-        self.roots: dict[str, str] = {}
         self.queue: asyncio.Queue[str] = asyncio.Queue()
         self.queued: set[str] = set()
         self.listed = asyncio.Event()
@@ -113,16 +112,12 @@ class Loop:
         asked = {"filter": f"tags.`mainspring.ledger` = '{name}/{NAMESPACE}'"}
         async with self.out.post(f"{api}/runs/search", json=asked) as answer:
             run = json.loads(await answer.read())["runs"][0]
-        identity = run["info"]["run_id"]
+        root = run["info"]["artifact_uri"].removeprefix("mlflow-artifacts:/")
         for tag in run["data"]["tags"][1:]:
             if tag["value"] in self.entries:
                 continue
-            if identity not in self.roots:
-                async with self.out.get(f"{api}/runs/get", params={"run_id": identity}) as answer:
-                    uri = json.loads(await answer.read())["run"]["info"]["artifact_uri"]
-                self.roots[identity] = uri.removeprefix("mlflow-artifacts:/")
             file = f"{tag['key'].rpartition('.')[2]}.json"
-            async with self.out.get(f"{api}-artifacts/artifacts/{self.roots[identity]}/ledger/{file}") as answer:
+            async with self.out.get(f"{api}-artifacts/artifacts/{root}/ledger/{file}") as answer:
                 self.entries[tag["value"]] = await answer.read()
         for pod in self.pods.get(name, {}).values():
             port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]

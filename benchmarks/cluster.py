@@ -90,22 +90,7 @@ class Place:
 
     def operator(self, name: str) -> Watched:
         """Start the operator."""
-        settings = {
-            "NAMESPACES": fleet.NAMESPACE,
-            "LEASE_NAMESPACE": fleet.NAMESPACE,
-            "TRACKING_URI": f"http://127.0.0.1:{self.port}",
-            "SIGNING_KEY": str(self.key),
-            "MIRRORS": str(self.scratch / "mirrors-operator"),
-            "METRICS_HOST": "127.0.0.1",
-            "METRICS_PORT": "0",
-            "HEALTH_PORT": "0",
-            "ALLOWED_HOSTS": "127.0.0.1",
-            "GIT_PROTOCOLS": "http",
-            "LOG_FORMAT": "text",
-            "IDENTITY": name,
-        }
-        env = self._env() | {f"MAINSPRING_{key}": value for key, value in settings.items()}
-        return Watched([sys.executable, "-m", "controller.reconcile"], env, self.scratch / f"{name}.log")
+        return operator(self.scratch, self.plane, self.port, self.key, name)
 
     def bare(self, name: str, questions: str = "") -> Watched:
         """Start the bare loop."""
@@ -121,11 +106,33 @@ class Place:
             "QUESTIONS": questions,
         }
         command = [sys.executable, str(ROOT / "benchmarks" / "bare.py")]
-        return Watched(command, self._env() | told, self.scratch / f"{name}.log")
+        return Watched(command, clean(self.plane) | told, self.scratch / f"{name}.log")
 
-    def _env(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAINSPRING_", "KUBE"))}
-        return kept | {"KUBECONFIG": str(self.plane.kubeconfig), "PYTHONPATH": str(ROOT)}
+
+def operator(scratch: Path, plane: ControlPlane, port: int, key: Path, name: str) -> Watched:
+    """Start the operator beside a server and a stand-in for MLflow on a port of loopback."""
+    settings = {
+        "NAMESPACES": fleet.NAMESPACE,
+        "LEASE_NAMESPACE": fleet.NAMESPACE,
+        "TRACKING_URI": f"http://127.0.0.1:{port}",
+        "SIGNING_KEY": str(key),
+        "MIRRORS": str(scratch / "mirrors-operator"),
+        "METRICS_HOST": "127.0.0.1",
+        "METRICS_PORT": "0",
+        "HEALTH_PORT": "0",
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "GIT_PROTOCOLS": "http",
+        "LOG_FORMAT": "text",
+        "IDENTITY": name,
+    }
+    env = clean(plane) | {f"MAINSPRING_{key}": value for key, value in settings.items()}
+    return Watched([sys.executable, "-m", "controller.reconcile"], env, scratch / f"{name}.log")
+
+
+def clean(plane: ControlPlane) -> dict[str, str]:
+    """Build an environment that names the server and nothing of ours."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAINSPRING_", "KUBE"))}
+    return kept | {"KUBECONFIG": str(plane.kubeconfig), "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager

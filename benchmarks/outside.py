@@ -69,7 +69,9 @@ class Outside:
         if what == "runs/search":
             wanted = re.search(r"= '(.*)'", json.loads(body)["filter"])
             name = wanted[1] if wanted else ""
-            return {"runs": [self._run(int(name.partition("/")[0].rpartition("-")[2]))]}
+            number = name.partition("/")[0].rpartition("-")[2]
+            known = number.isdecimal() and int(number) < len(self.entries)
+            return {"runs": [self._run(int(number))] if known else []}
         if what == "runs/get":
             return {"run": self._run(int(query["run_id"].removeprefix("L")))}
         if what == "registered-models/get":
