@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.api.meta import LABEL_MODEL
 from controller.cli.demo import STEPS, Stage
 from controller.cli.demo_stage import Traffic, read_rows
 from tests.cluster.build import built
@@ -73,8 +74,8 @@ def first_model(node: Node, images: dict[str, str], tmp_path_factory: pytest.Tem
 
 def test_the_five_minutes_of_the_readme_end_with_a_served_model(first_model: tuple[Path, str]):
     _, printed = first_model
-    (model,) = [line for line in printed.splitlines() if line.startswith("modelspec.mainspring.dev/bikes ")]
-    assert model.split()[1] == "True", "column Ready"
+    shown = [line.split() for line in printed.splitlines() if line.startswith("modelspec.mainspring.dev/bikes ")]
+    assert shown[-1][1] == "True", "column Ready of the table at the end"
 
 
 async def play(node: Node, directory: Path) -> tuple[list[str], Traffic]:
@@ -122,6 +123,6 @@ def test_the_story_of_the_demo_on_a_node(node: Node, first_model: tuple[Path, st
     assert "bikes" in shown
     assert "True" in shown
     champion = json.loads(kubectl("get", "-n", NAMESPACE, "modelspec/bikes", "-o", "json"))["status"]["champion"]
-    servers = kubectl("get", "-n", NAMESPACE, "deployments", "-l", "mainspring.dev/modelspec=bikes", "-o", "name")
+    servers = kubectl("get", "-n", NAMESPACE, "deployments", "-l", f"{LABEL_MODEL}=bikes", "-o", "name")
     assert champion["revision"] in servers
     wait_until(lambda: is_available(node.plane, NAMESPACE, "mainspring"), "waiting for the operator", 60)
