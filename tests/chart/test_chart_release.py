@@ -23,7 +23,7 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 @pytest.fixture
 def release(bare_plane):
     name = f"chart-{secrets.token_hex(4)}"
-    made(bare_plane, name, **{"pod-security.kubernetes.io__enforce": "restricted"})
+    made(bare_plane, name, {"pod-security.kubernetes.io/enforce": "restricted"})
     found = Release(bare_plane, name)
     yield found
     run("uninstall", "mainspring", "--namespace", name, kubeconfig=bare_plane.kubeconfig)

@@ -148,7 +148,7 @@ def granted(plane, namespace):
 def asked(plane, namespace):
     """What the operator asked the API server for: (verb, group, resource) → worst status code."""
     user = f"system:serviceaccount:{namespace}:mainspring"
-    found = {}
+    found: dict[tuple[str, str, str], set[int]] = {}
     for event in plane.audited():
         if event["user"]["username"] != user or "objectRef" not in event:
             continue
