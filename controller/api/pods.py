@@ -97,27 +97,35 @@ class Autoscaling(Strict):
     """Percent to hold. Default 70."""
 
 
+MOST_CHALLENGERS = 4
+"""At most so many servers of a challenger for each of the champion: 80 % of the requests."""
+
+
 def challengers(champions: int, weight: int) -> int:
     """Say how many servers of a challenger beside those of the champion come nearest to a share of the requests.
+
+    k of a challenger beside n of the champion get k / (n + k), since every ready server gets as much as any other.
 
     Args:
         champions: servers of the champion, n >= 1.
         weight: wanted percent, 1 to 99.
 
     Returns:
-        k >= 1 so that k / (n + k) is near `weight` / 100: n * weight / (100 - weight), rounded to the nearest.
+        n * weight / (100 - weight), rounded to the nearest (a half to the even one), so that it is never off by
+        as much as one server; at least 1, at most `MOST_CHALLENGERS` * n: who writes 99 does not mean 99 servers
+        for each of the champion.
 
-    >>> challengers(9, 10), challengers(2, 10), challengers(1, 50), challengers(2, 75)
-    (1, 1, 1, 6)
+    >>> challengers(9, 10), challengers(2, 10), challengers(1, 50), challengers(2, 75), challengers(3, 99)
+    (1, 1, 1, 6, 12)
     """
-    return max(1, round(champions * weight / (100 - weight)))
+    return min(max(1, round(champions * weight / (100 - weight))), MOST_CHALLENGERS * champions)
 
 
 def reachable(champions: int, weight: int) -> int:
     """Say which percent of the requests whole servers give where `weight` is asked for.
 
-    >>> reachable(2, 10), reachable(9, 10), reachable(1, 50)
-    (33, 10, 50)
+    >>> reachable(2, 10), reachable(9, 10), reachable(1, 50), reachable(3, 99)
+    (33, 10, 50, 80)
     """
     count = challengers(champions, weight)
     return round(100 * count / (champions + count))
