@@ -135,7 +135,9 @@ def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
     from controller.clients.registry import Registry
     from controller.clients.signing import Signer, Verifier
     from controller.clients.telemetry import Telemetry
+    from controller.reconcile.access import Access
     from controller.reconcile.ledger import LedgerBook
+    from controller.reconcile.secrets import SecretBook
     from controller.reconcile.world import Settings, World
 
     def now() -> datetime:
@@ -149,15 +151,18 @@ def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
     # Nothing is ever signed with it: the verbs that use this world write nothing.
     signer = Signer.load_or_create(Path(mkdtemp(prefix="mainspring-")) / "unused.pem")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring" / "mirrors"
+    git, ledger = Mirrors(cache, GitPolicy()), LedgerBook(registry, signer, Verifier(keys), now)
     return World(
         kube=kube,
-        git=Mirrors(cache, GitPolicy()),
+        git=git,
         registry=registry,
-        ledger=LedgerBook(registry, signer, Verifier(keys), now),
+        ledger=ledger,
         telemetry=Telemetry(),
         settings=Settings(runtime=operator.get("MAINSPRING_SERVER_IMAGE", ""), tracking_uri=uri),
         now=now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc",
+        # With the rights of whoever asks: who may not read a Secret reads that he may not.
+        access=Access(SecretBook(kube), git, lambda _: (registry, ledger)),
     )
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from controller.api.meta import LABEL_USABLE_BY, Key, Manifest
 from controller.clients import credentials
 from controller.clients.errors import Denied, NotFound
-from controller.reconcile.kube import Kube
 
 FRESH_S: Final = 5.0
 """How long a Secret is believed, seconds; a poll after that sees its new content."""
@@ -36,10 +35,18 @@ class User:
         return f"{self.field} of {self.key.kind} {self.key.name}"
 
 
+class Reads(Protocol):
+    """Where Secrets are; the Kube port is one."""
+
+    async def get(self, key: Key) -> Manifest | None:
+        """Read one object; None when there is none."""
+        ...
+
+
 class SecretBook:
     """The Secrets that were read lately."""
 
-    def __init__(self, kube: Kube, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kube: Reads, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube, self._clock = kube, clock
         self._known: dict[Key, tuple[float, Manifest | None]] = {}
 

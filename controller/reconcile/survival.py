@@ -54,6 +54,9 @@ async def _report(world: World, entry: LedgerEntry) -> Report | Unknown | Refuse
     try:
         data = await world.registry.read_artifact(entry.run, "mainspring/report.json", REPORT_MAX_BYTES)
     except (NotFound, Denied) as error:
+        if error.reason == "RegistryDenied" or error.reason.startswith("Secret"):
+            # Who may not read it learns nothing of it, and must not train again for that.
+            return Unknown(error.reason, error.message)
         return Refused(error.reason, error.message)
     except ClientError as error:
         return Unknown(error.reason, error.message)

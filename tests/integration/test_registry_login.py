@@ -10,6 +10,7 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -39,7 +40,8 @@ class Gate:
     """A proxy before MLflow that lets in who has one of the allowed headers."""
 
     def __init__(self, uri):
-        self.allowed, self.seen = {basic(OLD)}, []
+        self.allowed = {basic(OLD)}
+        self.seen: list[str] = []
         self.target = urlsplit(uri).netloc
         outer = self
 
@@ -93,7 +95,11 @@ class Cluster:
     """Secrets and ModelSpecs by namespace, and the operator's view of them."""
 
     def __init__(self, gate, directory):
-        self.objects, self.now, self.opened = {}, 0.0, []
+        self.now = 0.0
+        self.objects: dict[Key, Any] = {}
+        self.opened: list[Registry] = []
+        kube: Any = self
+        nothing: Any = None
         signer = Signer.load_or_create(directory / "key.pem")
 
         def open_registry(login):
@@ -103,15 +109,15 @@ class Cluster:
 
         registry, ledger = open_registry(WebLogin)
         self.world = World(
-            kube=self,
-            git=None,
+            kube=kube,
+            git=nothing,
             registry=registry,
             ledger=ledger,
-            telemetry=None,
+            telemetry=nothing,
             settings=Settings(runtime="", tracking_uri=gate.url),
             now=lambda: datetime.now(UTC),
             url_of=lambda namespace, name: "",
-            access=Access(SecretBook(self, clock=lambda: self.now), None, open_registry),
+            access=Access(SecretBook(self, clock=lambda: self.now), nothing, open_registry),
         )
 
     async def get(self, key):

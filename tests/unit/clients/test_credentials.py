@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -137,14 +138,16 @@ def test_data_takes_a_web_login_or_s3_keys_under_either_name():
     web = credentials.data(secret(username="robot", password=VALUE))
     assert web.web == WebLogin("robot", VALUE)
     assert web.s3 is None
-    assert credentials.data(secret(token=VALUE)).web.header() == f"Bearer {VALUE}"
-    keys = credentials.data(
+    by_token: Any = credentials.data(secret(token=VALUE)).web
+    assert by_token.header() == f"Bearer {VALUE}"
+    keys: Any = credentials.data(
         secret(accesskey="AK", secretkey=VALUE, endpoint="minio.example.com:9000", region="eu-1")
     ).s3
     assert (keys.access_key, keys.secret_key, keys.region) == ("AK", VALUE, "eu-1")
     assert keys.endpoint == "https://minio.example.com:9000"
     aws = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": VALUE, "AWS_SESSION_TOKEN": "T"}
-    assert credentials.data(secret(**aws)).s3.session_token == "T"
+    keys = credentials.data(secret(**aws)).s3
+    assert keys.session_token == "T"
 
 
 @pytest.mark.parametrize(

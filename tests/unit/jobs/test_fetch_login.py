@@ -7,6 +7,7 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,10 @@ def login(origin="", **data):
 
 async def download(tmp_path, uri, logins, *, allowed=("127.0.0.1",)):
     policy = GitPolicy(allowed_hosts=allowed)
-    world = RealWorld(Mirrors(tmp_path / "mirrors", policy), policy, None, lambda host, port: [host], logins)
+    no_registry: Any = None
+    world = RealWorld(
+        Mirrors(tmp_path / "mirrors", policy), policy, no_registry, lambda host, port: [host], logins
+    )
     return await world.download(uri, tmp_path / "out", dataset="train")
 
 
@@ -242,12 +246,13 @@ def test_data_of_an_s3_service_is_asked_for_with_the_secrets_keys_and_its_endpoi
 
 
 def test_every_dataset_has_its_own_secret(tmp_path):
-    task = type("Task", (), {})()
+    task: Any = type("Task", (), {})()
     task.source = type("S", (), {"url": "https://git.example.com/x.git"})()
     task.data = [type("D", (), {"name": n, "uri": f"https://{n}.example.com/x.csv"})() for n in ("a", "b")]
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "token").write_text(PASSWORD)
     logins = fetch_login.read(task, tmp_path)
-    assert logins.for_data("a", "https://a.example.com/x.csv").web.token == PASSWORD
+    found: Any = logins.for_data("a", "https://a.example.com/x.csv")
+    assert found.web.token == PASSWORD
     assert logins.for_data("b", "https://b.example.com/x.csv") is None
     assert logins.for_data("a", "https://b.example.com/x.csv") is None

@@ -6,6 +6,7 @@ import base64
 import contextlib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -46,11 +47,18 @@ def served(tmp_path):
     return repo
 
 
+def world_of(objects, mirrors) -> Any:
+    no_registry: Any = None
+    return SimpleNamespace(
+        access=Access(SecretBook(objects, clock=lambda: 1.0), mirrors, no_registry), git=mirrors
+    )
+
+
 async def poll(mirrors, objects, url, *, age_s=0.0):
     """Resolve and read as a reconcile does."""
     spec = {"url": url, "ref": {"branch": "main"}, "secretRef": {"name": "git"}}
     owner = ModelRepository.model_validate({"metadata": {"name": "models", "namespace": "ml"}, "spec": spec})
-    world = SimpleNamespace(access=Access(SecretBook(objects, clock=lambda: 1.0), mirrors, None), git=mirrors)
+    world = world_of(objects, mirrors)
     git = await access.git_for(world, owner)
     head = await git.resolve(url, MAIN, max_age_s=age_s)
     assert [e.path for e in await git.files(url, head.commit)] == ["train.py"]
@@ -89,8 +97,7 @@ async def test_a_renewed_secret_is_used_by_the_poll_that_the_old_one_fails(tmp_p
     mirrors, objects = Mirrors(tmp_path / "mirrors", POLICY), Objects(username="robot", password=OLD)
     with GitServer(served.path.parent, user="robot", password=OLD) as server:
         url = server.url("churn.git")
-        book = SecretBook(objects, clock=lambda: 1.0)
-        world = SimpleNamespace(access=Access(book, mirrors, None), git=mirrors)
+        world = world_of(objects, mirrors)
         spec = {"url": url, "ref": {"branch": "main"}, "secretRef": {"name": "git"}}
         owner = ModelRepository.model_validate({"metadata": {"name": "models", "namespace": "ml"}, "spec": spec})
         await (await access.git_for(world, owner)).resolve(url, MAIN, max_age_s=0)
@@ -113,7 +120,7 @@ async def test_a_copy_that_another_still_reads_with_the_same_login_stays(tmp_pat
     stays, moves = Objects(username="robot", password=OLD), Objects(bearerToken=NEW)
     with GitServer(served.path.parent) as server:
         url = server.url("churn.git")
-        found = Access(SecretBook(stays), mirrors, None)
+        found = world_of(stays, mirrors).access
         for namespace in ("ml", "other"):
             await (await found.bound_git("git", User(Key("ModelSpec", namespace, "x"), "y"), url)).resolve(
                 url, MAIN, max_age_s=0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -114,8 +115,9 @@ def job(**volumes):
     return {"kind": "Job", "metadata": meta, "spec": spec}
 
 
-def world(objects):
-    found = Access(SecretBook(objects), None, None)
+def world(objects) -> Any:
+    nothing: Any = None
+    found = Access(SecretBook(objects), nothing, nothing)
     return SimpleNamespace(access=found, kube=objects, git="plain")
 
 
@@ -180,8 +182,8 @@ REF = {"secretRef": {"name": "s"}}
     ],
 )
 async def test_local_mode_refuses_a_field_that_it_could_only_ignore(more, field):
-    local = SimpleNamespace(access=None, git="plain")
+    local: Any = SimpleNamespace(access=None, git="plain")
     with pytest.raises(Denied, match="local mode has no Secrets: leave secretRef out") as caught:
         await access.git_for(local, spec(**more))
     assert caught.value.message.startswith(f"{field} names a Secret")
-    assert await access.git_for(local, spec()) == "plain"
+    assert await access.git_for(local, spec()) is local.git

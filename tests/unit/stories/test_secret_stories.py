@@ -28,18 +28,18 @@ class LoginGit:
     def __init__(self, inner: Any) -> None:
         self.inner, self.used = inner, set[str]()
 
-    async def resolve(self, url: str, ref: GitRef, *, credential: Credential, **more: Any) -> Head:
-        self.used.add(credential.token)
+    async def resolve(self, url: str, ref: GitRef, *, credential: Credential | None, **more: Any) -> Head:
+        self.used.add(credential.token if credential else "")
         found: Head = await self.inner.resolve(url, ref, **more)
         return found
 
     refresh = resolve
 
-    async def files(self, url: str, commit: str, *, credential: Credential) -> tuple[TreeEntry, ...]:
+    async def files(self, url: str, commit: str, *, credential: Credential | None) -> tuple[TreeEntry, ...]:
         found: tuple[TreeEntry, ...] = await self.inner.files(url, commit)
         return found
 
-    async def read_many(self, *args: Any, credential: Credential, **more: Any) -> dict[str, bytes]:
+    async def read_many(self, *args: Any, credential: Credential | None, **more: Any) -> dict[str, bytes]:
         return dict(await self.inner.read_many(*args, **more))
 
     async def retire(self, url: str, credential: Credential) -> None:
@@ -72,7 +72,7 @@ class SecretSimulation(ClusterSimulation):
             )
 
         self.login_git = LoginGit(self.git)
-        book = SecretBook(self, clock=lambda: self.clock.now().timestamp())  # type: ignore[arg-type]
+        book = SecretBook(self, clock=lambda: self.clock.now().timestamp())
         self.world = replace(self.world, access=Access(book, self.login_git, open_registry))
 
     async def jobs(self) -> tuple[Manifest, ...]:
