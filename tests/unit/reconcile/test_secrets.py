@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from controller.api.kinds import ModelSpec
 from controller.api.meta import Key
+from controller.clients import credentials
 from controller.clients.errors import Denied, NotFound
 from controller.clients.redact import redact
 from controller.reconcile import access
 from controller.reconcile.access import Access
 from controller.reconcile.secrets import FRESH_S, SecretBook, User
+from tests.corpus import standing
 
-pytestmark = pytest.mark.anyio
 CHURN = Key("ModelSpec", "ml", "churn")
 USER = User(CHURN, "source.secretRef")
 
@@ -41,7 +44,8 @@ class Objects:
 
 def secret(name="churn-git", label="churn", namespace="ml", **data):
     labels = {} if label is None else {"mainspring.dev/usable-by": label}
-    values = {k: base64.b64encode(v.encode()).decode() for k, v in (data or {"bearerToken": "t0ken"}).items()}
+    given = {k: v if isinstance(v, bytes) else v.encode() for k, v in (data or {"bearerToken": "t0ken"}).items()}
+    values = {k: base64.b64encode(v).decode() for k, v in given.items()}
     return {
         "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
@@ -49,6 +53,7 @@ def secret(name="churn-git", label="churn", namespace="ml", **data):
     }
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("label", ["churn", "Any"])
 async def test_a_secret_that_admits_its_user_is_read(label):
     assert (await SecretBook(Objects(secret(label=label))).get("churn-git", USER)).data == {"bearerToken": "t0ken"}
@@ -64,7 +69,7 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             "Secret churn-git (source.secretRef of ModelSpec churn) is not in namespace ml: create it with the "
             "keys that docs/secrets.md names, and then: kubectl label secret churn-git -n ml "
             "mainspring.dev/usable-by=churn",
-            id="missing",
+            id="Y35 missing",
         ),
         pytest.param(
             secret(label=None),
@@ -73,7 +78,7 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml has no label "
             "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git "
             "-n ml mainspring.dev/usable-by=churn",
-            id="no label",
+            id="Y35 no label",
         ),
         pytest.param(
             secret(label="bikes"),
@@ -82,20 +87,63 @@ async def test_a_secret_that_admits_its_user_is_read(label):
             "Secret churn-git (source.secretRef of ModelSpec churn) in namespace ml admits bikes by its label "
             "mainspring.dev/usable-by, so it was not used. If churn may use it: kubectl label secret churn-git "
             "-n ml --overwrite mainspring.dev/usable-by=churn (or =Any, for every object there)",
-            id="a label for another",
+            id="Y35 a label for another",
         ),
-        pytest.param(secret(namespace="other"), NotFound, "SecretNotFound", "", id="in another namespace only"),
+        pytest.param(
+            secret(namespace="other"), NotFound, "SecretNotFound", "", id="Y35 in another namespace only"
+        ),
     ],
 )
-async def test_a_secret_that_cannot_be_used_says_what_to_do(present, kind, reason, message):
+def test_a_secret_that_cannot_be_used_says_what_to_do(present, kind, reason, message):
     book = SecretBook(Objects(*([present] if present else [])))
     with pytest.raises(kind) as caught:
-        await book.get("churn-git", USER)
+        asyncio.run(book.get("churn-git", USER))
+    standing.git_says(caught.value)
     assert caught.value.reason == reason
     assert not message or caught.value.message == message
     assert redact(caught.value.message) == caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("data", "reason", "words"),
+    [
+        pytest.param(
+            {"user": "a"}, "SecretKeyMissing", "has user, but needs username and password", id="Y35 wrong key"
+        ),
+        pytest.param(
+            {"username": "a", "password": ""},
+            "SecretKeyMissing",
+            "needs username and password",
+            id="Y35 empty value",
+        ),
+        pytest.param(
+            {"bearerToken": b"\xff\xfe\x00"},
+            "SecretInvalid",
+            "the value of key bearerToken is no text of at most 65,536 bytes",
+            id="Y35 binary",
+        ),
+        pytest.param({"bearerToken": "a\x00b"}, "SecretInvalid", "control character inside", id="Y35 a zero byte"),
+    ],
+)
+def test_a_secret_of_other_content_says_what_is_wrong_with_it(data, reason, words):
+    book = SecretBook(Objects(secret(**data)))
+    with pytest.raises(Denied) as caught:
+        credentials.git(asyncio.run(book.get("churn-git", USER)), "https://git.example.com/x.git")
+    standing.git_says(caught.value)
+    assert caught.value.reason == reason
+    assert words in caught.value.message
+
+
+@pytest.mark.apart("it is refused where it is written, and never stored")
+@pytest.mark.parametrize(
+    "reference", [{"name": "other/churn-git"}, {"name": "churn-git", "namespace": "other"}], ids=["Y35 a", "Y35 b"]
+)
+def test_no_reference_names_another_namespace(reference):
+    with pytest.raises(ValidationError):
+        spec(source={"secretRef": reference})
+
+
+@pytest.mark.anyio
 async def test_many_who_look_at_the_same_time_cost_one_request_and_a_change_is_seen_soon():
     now = [100.0]
     objects = Objects(secret(bearerToken="old"))
@@ -121,6 +169,7 @@ def world(objects) -> Any:
     return SimpleNamespace(access=found, kube=objects, git="plain")
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("mounted", "present", "reason"),
     [
@@ -139,11 +188,13 @@ async def test_no_pod_is_made_that_mounts_a_secret_which_its_model_may_not_use(m
     assert caught.value.reason == reason
 
 
+@pytest.mark.anyio
 async def test_servers_that_mount_it_already_can_still_be_scaled_when_the_secret_is_gone():
     there = job(registry_credentials={"secretName": "s"})
     await access.check_mounts(world(Objects(there)), there)
 
 
+@pytest.mark.anyio
 async def test_the_well_known_secret_of_the_registry_is_optional():
     objects = Objects()
     mounted = {"secretName": "mainspring-registry", "optional": True}
@@ -173,6 +224,7 @@ def spec(**more):
 REF = {"secretRef": {"name": "s"}}
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("more", "field"),
     [
