@@ -5,7 +5,7 @@ Read by the specs of ModelSpec and ModelRevision, and by the fetch step that car
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -14,6 +14,8 @@ from controller.api.base import Column, DigestStr, Duration, Name, Strict
 from controller.api.pods import LocalRef
 
 Scalar = bool | int | float | str
+LEAKAGE_SUSPECTED: Final = "LeakageSuspected"
+"""A check that passed but begins so has found columns that give the target away: people are told."""
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 

@@ -18,12 +18,10 @@ from controller.api.modelrevision import CheckEvidence
 from controller.jobs import checks_gx, checks_pandera, samples
 from controller.jobs.checks_pandera import Suite
 from controller.jobs.entry import WrongInput
-from controller.jobs.split import times_of
+from controller.jobs.split import MILLISECONDS_FROM, times_of
 
 SAMPLES: Final = 3
 """Rows named in a message."""
-MILLISECONDS_FROM: Final = 1e11
-"""Numbers of time from here on are milliseconds since 1970, below it seconds (the year 5138)."""
 
 Problem = str
 """What is wrong, one sentence with numbers."""

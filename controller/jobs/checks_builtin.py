@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
-from controller.api.data import Columns
+from controller.api.data import LEAKAGE_SUSPECTED, Columns
 from controller.api.modelrevision import CheckEvidence
 from controller.jobs.checks import as_numbers, duplicates, failed, passed
 from controller.jobs.entry import WrongInput
@@ -26,6 +26,11 @@ HOLDOUT_COLUMNS: Final = f"{PREFIX}holdout-columns"
 HOLDOUT_UNSEEN: Final = f"{PREFIX}holdout-unseen"
 """Only there for datasets that the training is given whole; the dataset's name follows."""
 
+NO_COPY: Final = f"{PREFIX}no-copy-of-target"
+"""Only there where a column gives the target away; it passes with a hint that begins with that word."""
+
+LARGEST: Final = 1e150
+"""Targets beyond it are refused: their squares, and with them every error, would be infinite."""
 TRAINING_ROWS_MIN: Final = 20
 HOLDOUT_ROWS_MIN: Final = 10
 DISTINCT_CLASSES_MAX: Final = 20
@@ -61,13 +66,70 @@ def judge_table(frame: Any, columns: Columns, dataset: str = "") -> Iterator[Che
         yield passed(FEATURES + after, f"{where}{len(features)} columns, each with values")
 
 
-def judge_columns(training: Sequence[str], holdout: Sequence[str]) -> Iterator[CheckEvidence]:
-    """Check that a hold-out dataset has the columns that the training learns from; says nothing if it has."""
-    there = set(holdout)
-    if missing := [c for c in training if c not in there]:
-        names = ", ".join(c[:60] for c in missing[:5])
-        text = f"the dataset holdout lacks {len(missing)} of {len(training)} columns of the first: {names}"
+def judge_columns(training: Any, holdout: Any, target: str) -> Iterator[CheckEvidence]:
+    """Check that a hold-out dataset has the columns that the training learns from; says nothing if it has.
+
+    Args:
+        training: the first dataset, a DataFrame.
+        holdout: the dataset holdout.
+        target: the column to predict, which is judged by itself.
+    """
+    names = [str(c) for c in training.columns if c != target]
+    there = {str(c) for c in holdout.columns}
+    if missing := [c for c in names if c not in there]:
+        shown = ", ".join(c[:60] for c in missing[:5])
+        text = f"the dataset holdout lacks {len(missing)} of {len(names)} columns of the first: {shown}"
         yield failed(HOLDOUT_COLUMNS, text)
+    pairs = [(c, _kind(training[c]), _kind(holdout[c])) for c in names if c in there]
+    if other := [f"{c[:60]} has {a} in the first and {b} in it" for c, a, b in pairs if a and b and a != b]:
+        text = f"the dataset holdout has {len(other)} columns of another type: {', '.join(other[:5])}"
+        yield failed(HOLDOUT_COLUMNS, text)
+
+
+def _kind(column: Any) -> str:
+    """Say what a column has; empty where it has no value at all, which fits everything."""
+    from pandas.api import types
+
+    if column.isna().all():
+        return ""
+    if types.is_bool_dtype(column):
+        return "truth values"
+    if types.is_numeric_dtype(column):
+        return "numbers"
+    return "times" if types.is_datetime64_any_dtype(column) else "texts"
+
+
+def judge_copies(frame: Any, target: str) -> Iterator[CheckEvidence]:
+    """Hint at columns that give the target away: equal to it, a multiple of it, or another name for its classes.
+
+    It is no failure: a column may be known when the model is asked. Says nothing when there is none.
+    """
+    if target not in frame.columns or frame[target].nunique() < 2:
+        return
+    copies = [str(c) for c in frame.columns if c != target and _gives_away(frame[c], frame[target])]
+    if copies:
+        names = ", ".join(c[:60] for c in copies[:5])
+        yield passed(
+            NO_COPY,
+            f"{LEAKAGE_SUSPECTED}: {len(copies)} columns give the target {target} away in all {len(frame):,} rows"
+            f": {names}; if they are not known when the model is asked, take them out",
+        )
+
+
+def _gives_away(column: Any, target: Any) -> bool:
+    """Tell whether one value of the column always stands for one of the target, and the other way round."""
+    import numpy as np
+
+    if column.isna().any() or target.isna().any():
+        return False
+    distinct = int(target.nunique())
+    if distinct <= DISTINCT_CLASSES_MAX:
+        return bool(column.nunique() == distinct == len(set(zip(column, target, strict=True))))
+    x, y = as_numbers(column).to_numpy(dtype=float), as_numbers(target).to_numpy(dtype=float)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return False
+    x, y = (x - x.min()) / np.ptp(x), (y - y.min()) / np.ptp(y)
+    return bool(np.allclose(x, y, rtol=0, atol=1e-9) or np.allclose(1 - x, y, rtol=0, atol=1e-9))
 
 
 def judge_split(frame: Any, target: str, training: Sequence[int], holdout_rows: int) -> Iterator[CheckEvidence]:
@@ -146,6 +208,13 @@ def _target_problems(frame: Any, target: str) -> list[str]:
     infinite = np.isinf(as_numbers(column.dropna()).astype(float))
     if infinite.any():
         problems.append(f"{target} is infinite in {int(infinite.sum()):,} of {len(column):,} rows")
+    huge = (as_numbers(column.dropna()).astype(float).abs() > LARGEST) & ~infinite
+    if huge.any():
+        row = int(huge.index[huge][0]) + 1
+        problems.append(
+            f"{target} is beyond {LARGEST:g} in {int(huge.sum()):,} of {len(column):,} rows (first at row "
+            f"{row:,}), so large that no error of it can be measured; use another unit"
+        )
     return problems
 
 

@@ -151,12 +151,12 @@ def _judged(task: FetchTask, got: tuple[Got, ...], now: datetime, files: Files) 
     first, frame = got[0], got[0].table.frame
     separate = next((g for g in got[1:] if g.pinned.name == HOLDOUT), None)
     evidence = list(checks_builtin.judge_table(frame, task.columns))
+    evidence += checks_builtin.judge_copies(frame, task.columns.target)
     training: tuple[int, ...] = ()
     held: tuple[int, ...] = ()
     if separate is not None:
-        names = [str(c) for c in frame.columns if c != task.columns.target]
         evidence += checks_builtin.judge_table(separate.table.frame, task.columns, HOLDOUT)
-        evidence += checks_builtin.judge_columns(names, [str(c) for c in separate.table.frame.columns])
+        evidence += checks_builtin.judge_columns(frame, separate.table.frame, task.columns.target)
         training, held = tuple(range(first.table.rows)), tuple(range(separate.table.rows))
     else:
         try:

@@ -19,6 +19,10 @@ from controller.jobs.tables import Table
 _PERSON: Final = b"mainspring-split"
 """Keeps these hashes apart from any other use of blake2b."""
 _SCALE: Final = 2**64
+MILLISECONDS_FROM: Final = 1e11
+"""Numbers of time from here on are milliseconds since 1970, below it seconds (the year 5138)."""
+SECONDS_FROM: Final = 1e8
+"""Smaller numbers may be anything that grows: hours, days, a counter (1973 in seconds)."""
 
 
 def needed_columns(columns: Columns, holdout: Holdout) -> tuple[str, ...]:
@@ -96,6 +100,7 @@ def times_of(column: Any, name: str) -> Any:
     if types.is_numeric_dtype(column) and not types.is_bool_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         bad = ~np.isfinite(values)
+        _one_unit(values, name)
     else:
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.astype(object)
@@ -112,6 +117,23 @@ def times_of(column: Any, name: str) -> Any:
             "times are ISO 8601 or numbers",
         )
     return values
+
+
+def _one_unit(values: Any, name: str) -> None:
+    """Refuse a column in which seconds and milliseconds since 1970 are mixed: it would be sorted wrongly.
+
+    Raises:
+        WrongInput: DataInvalid, with a row of each.
+    """
+    import numpy as np
+
+    short, long = (values >= SECONDS_FROM) & (values < MILLISECONDS_FROM), values >= MILLISECONDS_FROM
+    if short.any() and long.any():
+        raise WrongInput(
+            "DataInvalid",
+            f"{name} has {int(short.sum()):,} values that are seconds since 1970 (row {np.argmax(short) + 1:,}) "
+            f"and {int(long.sum()):,} that are milliseconds (row {np.argmax(long) + 1:,}); use one unit",
+        )
 
 
 def overlap(held: Sequence[bytes], seen: Sequence[bytes]) -> int:

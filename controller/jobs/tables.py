@@ -252,4 +252,30 @@ def _frame(head: str, records: list[str], name: str) -> Any:
             "DataCorrupt",
             f"{name} has {len(records):,} records, but pandas reads {len(frame):,}: check its quotes",
         )
+    _check_no_overflow(frame, head, records, name)
     return frame
+
+
+def _check_no_overflow(frame: Any, head: str, records: list[str], name: str) -> None:
+    """Refuse numbers that became infinite when they were read: the training would learn from another value.
+
+    Raises:
+        WrongInput: DataInvalid, with the number as the file says it.
+    """
+    import numpy as np
+    from pandas.api import types
+
+    for place, column in enumerate(frame.columns):
+        values = frame[column]
+        if not types.is_float_dtype(values) or not (infinite := np.isinf(values.to_numpy())).any():
+            continue
+        reader = csv.reader(io.StringIO(head + "".join(records), newline=""), strict=True)
+        next(reader)
+        texts = [fields[place] for fields in reader if fields and (len(fields) > 1 or fields[0].strip())]
+        for row in np.flatnonzero(infinite):
+            if "inf" not in texts[row].lower():
+                raise WrongInput(
+                    "DataInvalid",
+                    f"{name}: {str(column)[:60]} has {texts[row].strip()[:24]} at row {row + 1:,}, larger than "
+                    "every number of 64 bits; it would be read as infinite",
+                )

@@ -38,6 +38,7 @@ from controller.plan.attempts import (
     remembering,
     with_attempt,
 )
+from controller.plan.gates import hints
 from controller.plan.manifests import training_job
 from controller.plan.observed import JobSeen, RevisionSeen
 from controller.plan.pinning import checks_hash, measures
@@ -189,9 +190,10 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     evidence, artifact = status.evidence, status.artifact
     assert evidence is not None
     assert artifact is not None
+    count = len(evidence.checks)
     rows = f"{evidence.holdout_rows:,} hold-out rows, {evidence.training_rows:,} training rows"
     good: list[Wanted] = [
-        (DATA_VALID, "True", "ChecksPassed", f"{len(evidence.checks)} of {len(evidence.checks)} checks passed"),
+        (DATA_VALID, "True", "ChecksPassed", f"{count} of {count} checks passed{hints(evidence)}"),
         (
             TRAINED,
             "True",

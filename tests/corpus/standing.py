@@ -17,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ from controller.api.meta import API_VERSION, LABEL_JOB_NAME, LABEL_REVISION, Key
 from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
-from controller.local.store import Store
 from controller.jobs.entry import WrongInput
+from controller.local.store import Store
 from tests.support.cli_session import Answered, mainspring
 from tests.support.hard_simulation import HardSimulation
 from tests.support.simulation import FakeGit
@@ -138,6 +139,9 @@ class Neighbours(HardSimulation):
     broken: list[str] = field(default_factory=list)
     """Moments at which the champion did not serve."""
     champion: str = ""
+    later: list[tuple[float, Callable[[Neighbours], Awaitable[None]]]] = field(default_factory=list)
+    """What happens so many seconds after the bad input came, while all goes on."""
+    began: datetime | None = None
 
     def __post_init__(self) -> None:
         self.git: Any = Gits()
@@ -166,7 +170,7 @@ class Neighbours(HardSimulation):
         """Look at both: is the champion served, and where is the neighbour."""
         trams = await self.store.get(Key("ModelSpec", "default", "trams"))
         status = (trams or {}).get("status") or {}
-        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        ready: Manifest = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
         champion = (status.get("champion") or {}).get("revision", "none")
         line = f"{timestamp(self.clock.now())} {champion} {await self.spread({'metadata': {'name': 'trams'}})}"
         self.seen.append(f"{line} {ready.get('reason')}")
@@ -202,6 +206,15 @@ class Neighbours(HardSimulation):
         made = await self.store.apply(pod)
         await self.store.patch_status(key_of(made), told[1], uid=made["metadata"]["uid"])
         await self.store.patch_status(key_of(job), {**status, **told[0]}, uid=job["metadata"]["uid"])
+
+    async def kubelet(self) -> None:
+        """Let what a row has planned happen in its time, then run Jobs and servers."""
+        passed = (self.clock.moment - self.began).total_seconds() if self.began else -1.0
+        due = [act for after, act in self.later if after <= passed]
+        self.later = [(after, act) for after, act in self.later if after > passed]
+        for act in due:
+            await act(self)
+        await super().kubelet()
 
     def is_challenger(self, job: Manifest) -> bool:
         """Tell whether a Job is one of bikes, and not its first."""
@@ -330,6 +343,7 @@ async def _play(
     """Assert what happens: who serves, who waits, what is kept."""
     before, servers, champion = await world.recorded(), await world.servers(), world.champion
     assert servers
+    world.began = world.clock.moment
     await arrive(world)
     await _go_on(world)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from controller.clients.errors import Denied
+from controller.reconcile.datasets import MissingFile
 from tests.corpus import standing
 from tests.support.fetch_runs import Runs, table
 
@@ -171,6 +175,221 @@ ROWS = [
         "there is no column gust",
     ),
 ]
+
+BY_TIME = {"columns": {"target": "rides", "id": "id", "time": "at"}, "holdout": {"by": "Time"}}
+DAYS = [f"2026-01-{1 + i % 28:02d}T{i % 24:02d}:00:00" for i in range(200)]
+SECONDS = [1767225600 + i for i in range(200)]
+HUGE = 2**64 - 1
+
+
+def plain(**columns) -> bytes:
+    """Write parquet with types that pandas alone would not write."""
+    base = {"id": [f"row-{i}" for i in range(200)], "rides": [i + 0.5 for i in range(200)]}
+    file = io.BytesIO()
+    pq.write_table(pa.table({**base, **columns}), file)
+    return file.getvalue()
+
+
+BOUNDED = {"name": "n", "column": "n", "max": 100}
+MORE_ROWS = [
+    (
+        "D07-a year that no calendar has",
+        "csv",
+        csv(at=["10000-12-31", *DAYS[1:]]),
+        {},
+        "DataInvalid",
+        "at has 1 of 200 values that are no time (row 1); times are ISO 8601 or numbers",
+    ),
+    (
+        "D07-names of time zones",
+        "csv",
+        csv(at=[f"{day} Europe/Oslo" for day in DAYS]),
+        {},
+        "DataInvalid",
+        "at has 200 of 200 values that are no time (row 1, 2, 3)",
+    ),
+    (
+        "D07-seconds and milliseconds since 1970",
+        "csv",
+        csv(at=[s * 1000 if i % 2 else s for i, s in enumerate(SECONDS)]),
+        {},
+        "DataInvalid",
+        "at has 100 values that are seconds since 1970 (row 1) and 100 that are milliseconds (row 2)",
+    ),
+    (
+        "D09-more than 64 bits in CSV",
+        "csv",
+        csv(at=DAYS, n=["9223372036854775808"] + ["1"] * 199),
+        BOUNDED,
+        "DataInvalid",
+        "n has 1 of 200 values above 100 (worst 9.22337e+18 at row 1)",
+    ),
+    (
+        "D09-unsigned numbers of 64 bits",
+        "parquet",
+        plain(at=DAYS, n=pa.array([HUGE] * 200, type=pa.uint64())),
+        BOUNDED,
+        "DataInvalid",
+        "n has 200 of 200 values above 100 (worst 1.84467e+19 at row 1)",
+    ),
+    (
+        "D09-decimals",
+        "parquet",
+        plain(at=DAYS, n=pa.array([Decimal("12345678901234567890.12")] * 200, type=pa.decimal128(38, 2))),
+        BOUNDED,
+        "DataInvalid",
+        "n has 200 of 200 values above 100 (worst 1.23457e+19 at row 1)",
+    ),
+    (
+        "D09-half numbers",
+        "parquet",
+        plain(at=DAYS, n=pa.array(np.full(200, np.float16(65504)))),
+        BOUNDED,
+        "DataInvalid",
+        "n has 200 of 200 values above 100 (worst 65504 at row 1)",
+    ),
+    (
+        "D09-a number that no float holds",
+        "csv",
+        csv(at=DAYS, n=["1e400"] + ["1"] * 199),
+        {},
+        "DataInvalid",
+        "n has 1e400 at row 1, larger than every number of 64 bits; it would be read as infinite",
+    ),
+    (
+        "D09-a target whose squares are infinite",
+        "csv",
+        csv(at=DAYS, rides=[1e308, -1e308] * 100),
+        {},
+        "DataInvalid",
+        "rides is beyond 1e+150 in 200 of 200 rows (first at row 1), so large that no error of it can be measured",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "check", "reason", "words"), [pytest.param(*rest, id=name) for name, *rest in MORE_ROWS]
+)
+def test_times_and_numbers_are_never_silently_others(runs, ending, content, check, reason, words):
+    runs.files[f"data/rides.{ending}"] = content
+    data = runs.pin({"name": "train", "path": f"data/rides.{ending}"})
+    assert runs.fetch(data, checks=[check] if check else [], **BY_TIME) == 3
+    assert runs.said["reason"] == reason
+    assert words in runs.said["message"]
+    standing.step_says(runs.said)
+
+
+@pytest.mark.apart("nothing is wrong with it")
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param([day + ("Z" if i % 2 else "+02:00") for i, day in enumerate(DAYS)], id="D07 two zones"),
+        pytest.param([day + ("Z" if i % 2 else "") for i, day in enumerate(DAYS)], id="D07 some without a zone"),
+        pytest.param(["2026-03-29T02:30:00", *DAYS[1:]], id="D07 an hour that summer time left out"),
+        pytest.param(["0001-01-01T00:00:00", "9999-12-31T23:59:59", *DAYS[2:]], id="D07 the years 1 and 9999"),
+        pytest.param([s * 1000 for s in SECONDS], id="D07 milliseconds"),
+    ],
+)
+def test_times_are_read_as_utc_where_they_name_no_zone(runs, times):
+    runs.files["data/rides.csv"] = csv(at=times)
+    assert runs.fetch(runs.pin({"name": "train", "path": "data/rides.csv"}), **BY_TIME) == 0
+    newest = sorted(range(200), key=lambda i: (moment(times[i]), i))[-1]
+    assert f"row-{newest}," not in (runs.at / "work/data/rides.csv").read_text(), "the newest row is held out"
+
+
+def moment(value) -> float:
+    """Read a time as the split must: without a zone it is UTC."""
+    if not isinstance(value, str):
+        return float(value)
+    found = datetime.fromisoformat(value)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+PAIR = [{"name": "train", "path": "data/rides.csv"}, {"name": "holdout", "path": "data/held.csv"}]
+
+
+HELD = csv(id=[f"held-{i}" for i in range(200)], temp=[i / 400 for i in range(200)])
+PARTS = [
+    (
+        "D11-a part without a column",
+        HELD.replace(b"temp", b"tmep", 1),
+        "SchemaMismatch",
+        "the dataset holdout lacks 1 of 3 columns of the first: temp",
+    ),
+    (
+        "D11-a part with another type",
+        csv(id=[f"held-{i}" for i in range(200)], hour=[f"h{i % 24}" for i in range(200)]),
+        "SchemaMismatch",
+        "the dataset holdout has 1 columns of another type: hour has numbers in the first and texts in it",
+    ),
+    (
+        "D11-an empty part",
+        b"id,hour,temp,rides\n",
+        "DataEmpty",
+        "data/held.csv has a header with 4 columns and no rows",
+    ),
+    (
+        "D15-the hold-out is in the training data",
+        GOOD,
+        "DataInvalid",
+        "200 of 200 hold-out rows are also in dataset train, which the training is given whole; take them out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("held", "reason", "words"), [pytest.param(*rest, id=name) for name, *rest in PARTS])
+def test_two_files_that_do_not_fit_together_are_refused_by_name(runs, held, reason, words):
+    runs.files |= {"data/rides.csv": GOOD, "data/held.csv": held}
+    assert runs.fetch(runs.pin(*PAIR)) == 3
+    assert runs.said["reason"] == reason
+    assert words in runs.said["message"]
+    standing.step_says(runs.said)
+
+
+@pytest.mark.parametrize("path", ["data/parts", "data/parts/"], ids="D11 a directory of parts: {}".format)
+def test_a_directory_is_no_dataset(runs, path):
+    runs.files |= {f"data/parts/year=20{n}/part.csv": GOOD for n in (24, 25)}
+    with pytest.raises((MissingFile, ValueError)) as caught:
+        runs.pin({"name": "train", "path": path})
+    if isinstance(caught.value, MissingFile):
+        assert caught.value.path == "data/parts"
+        standing.git_says(Denied(f"data: {path} is not in main", reason="PathNotFound"), late=True)
+    else:
+        standing.spec_is(data=[{"name": "train", "path": path}])
+
+
+COPIES = [
+    (
+        "D15-a copy of the target",
+        csv(copy=frame()["rides"]),
+        "1 columns give the target rides away in all 200 rows: copy",
+    ),
+    (
+        "D15-its double, and its opposite",
+        csv(double=frame()["rides"] * 2, less=5 - frame()["rides"]),
+        "2 columns give the target rides away in all 200 rows: double, less",
+    ),
+    (
+        "D15-another name for its classes",
+        csv(rides=["yes", "no"] * 100, code=[7, 8] * 100),
+        "1 columns give the target rides away in all 200 rows: code",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), [pytest.param(*rest, id=name) for name, *rest in COPIES])
+def test_a_column_that_gives_the_target_away_is_told_and_refuses_nothing(runs, content, words):
+    runs.files["data/rides.csv"] = content
+    assert runs.fetch(runs.pin({"name": "train", "path": "data/rides.csv"})) == 0
+    found = {c["name"]: c for c in runs.facts["checks"]}["builtin-no-copy-of-target"]
+    assert found["outcome"] == "Passed"
+    assert found["message"] == (
+        f"LeakageSuspected: {words}; if they are not known when the model is asked, take them out"
+    )
+    change = standing.with_report(evidence={"checks": [found]})
+    answer = standing.report_is(change, "ChecksPassed", words, promotes=True)
+    assert answer is not None
+    assert "1 of 1 checks passed" in answer.message
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,9 @@ def judged_so(gate, changes, outcome):
     reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(outcome, "")
     if "champion" in changes:
         # It is measured once more, against the champion of now, and judged by that.
-        foreign, reports = standing.with_report(evidence={"champion": changes["champion"]}), []
-        change, reason = (lambda data: reports.append(data) or (foreign(data) if len(reports) == 1 else data)), ""
+        foreign = standing.with_report(evidence={"champion": changes["champion"]})
+        reports = iter([foreign])
+        change, reason = (lambda data: next(reports, bytes)(data)), ""
     standing.report_is(change, reason, "", promotes=not reason, gates=[{"name": "g", **gate}])
 
 
