@@ -16,7 +16,7 @@ from controller.api.meta import Key, Manifest, key_of
 from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, ledger_payload
 from controller.clients.errors import ClientError, Unavailable
 from controller.clients.signing import Signer
-from tests.simulation import truth
+from tests.simulation import rest, truth
 from tests.simulation.arena import Arena
 from tests.simulation.specs import FIRST, file, repository, spec
 
@@ -161,12 +161,8 @@ async def tick(arena: Arena, rng: random.Random) -> None:
 
 async def calm(arena: Arena, rng: random.Random) -> None:
     """For some minutes nothing happens but what should: models are trained, canaries go on."""
-    seat, step_s = rng.choice(arena.seats), rng.choice((5, 10, 20))
-    for _ in range(rng.randint(6, 24)):
-        for key in await arena.keys():
-            await seat.look(key)
-        await arena.pass_time(step_s)
-        await arena.kubelet()
+    await rest.stand_by(arena)
+    await rest.pass_quietly(arena, rng.choice((40, 100, 200, 300)))
 
 
 async def mended(arena: Arena, rng: random.Random) -> None:

@@ -197,6 +197,7 @@ DECISIONS: Final = (
         _MODEL,
         "if entry is not None and (artifact is None or entry.digest != artifact.digest):",
         "if entry is not None and artifact is None:",
+        seed=5,
     ),
     planted(
         "traffic-before-the-entry",
@@ -245,6 +246,7 @@ TRAINING: Final = (
         _REVISION,
         "if seen.busy:",
         'if seen.busy == "none":',
+        seed=8,
     ),
     planted(
         "trains-what-is-known",
@@ -347,6 +349,7 @@ TELLING: Final = (
         "reconcile/report.py",
         "{short(digest([reason, text, timestamp(now)]), 16)}",
         '{_event.__dict__.setdefault("n", []).append(1) or len(_event.__dict__["n"]):016d}',
+        seed=8,
     ),
     planted(
         "prunes-what-it-cannot-read",
@@ -354,6 +357,7 @@ TELLING: Final = (
         _REPOSITORY,
         "if any(checked.problems and not checked.names for _, checked in seen.files):\n        return",
         "if not seen.files:\n        return",
+        seed=10,
     ),
     planted(
         "prunes-when-git-is-away",
@@ -361,6 +365,7 @@ TELLING: Final = (
         _REPOSITORY,
         "if seen.problem is not None:",
         "if isinstance(seen.problem, Refused):",
+        seed=10,
     ),
     planted(
         "prunes-what-others-own",
@@ -368,6 +373,7 @@ TELLING: Final = (
         _REPOSITORY,
         'if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) == repository.metadata.name\n    ]',
         'if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) in (None, repository.metadata.name)\n    ]',
+        seed=10,
     ),
 )
 

@@ -11,6 +11,7 @@ from controller.api.conditions import timestamp
 from controller.api.meta import ANNOTATION_SOURCE_COMMIT, Key, Manifest, key_of
 from tests.simulation import truth
 from tests.simulation.arena import KINDS, Arena
+from tests.simulation.seat import FREE
 from tests.simulation.specs import FIRST, spec
 from tests.simulation.truth import must
 
@@ -70,11 +71,17 @@ async def _is_settled(arena: Arena) -> bool:
     return True
 
 
-async def end_faults(arena: Arena) -> None:
-    """Everything works again, and the spec and the branch are good."""
+async def stand_by(arena: Arena) -> None:
+    """Let every look that goes on come to its end."""
     for seat in arena.seats:
         if seat.task is not None:
-            await seat.advance(10**9)
+            await seat.advance(FREE)
+
+
+async def end_faults(arena: Arena) -> None:
+    """Everything works again, and the spec and the branch are good."""
+    await stand_by(arena)
+    for seat in arena.seats:
         seat.frozen.clear()
         seat.trouble.ends()
     arena.registry.down = False

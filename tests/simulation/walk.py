@@ -17,7 +17,7 @@ from tests.simulation import happenings, rest
 from tests.simulation.arena import Arena, Cast
 from tests.simulation.truth import BrokenPromise
 
-STEPS = 200
+STEPS = 150
 SHRINKS = 400
 """Most plays to cut a walk down."""
 Step = tuple[str, int]
