@@ -65,6 +65,7 @@ def page():
     metrics.requeued("ModelSpec", "failure")
     metrics.requested("get", "ModelSpec", "200")
     metrics.watch_restarted()
+    metrics.pushed("github", "accepted")
     return metrics.page().decode()
 
 
@@ -73,6 +74,7 @@ def exported(page):
     """Metric → names of its labels."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(page):
+        assert family.samples, f"make it count {family.name} once"
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

@@ -30,7 +30,7 @@ def binary() -> Path:
     """
     folder = cache_directory() / f"helm-{VERSION}"
     if not (folder / "helm").exists():
-        with locked(folder.with_suffix(".lock"), "helm"):
+        with locked(folder.with_name(f"{folder.name}.lock"), "helm"):
             if not (folder / "helm").exists():
                 _build(folder)
     return folder / "helm"
@@ -38,7 +38,7 @@ def binary() -> Path:
 
 def _build(folder: Path) -> None:
     say(f"building helm {VERSION} into {folder} (once; some minutes)")
-    partial = folder.with_suffix(".partial")
+    partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "GOBIN": str(partial), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath", "GOWORK": "off"}
     done = subprocess.run(

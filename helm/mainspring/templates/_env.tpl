@@ -13,6 +13,10 @@
 - {name: MAINSPRING_ALLOWED_HOSTS, value: {{ join "," . | quote }}}
 {{- end }}
 - {name: MAINSPRING_GIT_PROTOCOLS, value: {{ join "," .Values.git.protocols | quote }}}
+{{- if .Values.webhook.existingSecret }}
+- {name: MAINSPRING_WEBHOOK_KEY, value: /etc/mainspring/webhook/key}
+- {name: MAINSPRING_WEBHOOK_PORT, value: {{ .Values.webhook.port | quote }}}
+{{- end }}
 - {name: MAINSPRING_JOBS_IMAGE, value: {{ include "mainspring.image" (list . .Values.images.jobs) | quote }}}
 - {name: MAINSPRING_SERVER_IMAGE, value: {{ include "mainspring.image" (list . .Values.images.server) | quote }}}
 - {name: MAINSPRING_WORKERS, value: {{ $s.workers | quote }}}
