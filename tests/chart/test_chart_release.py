@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api.meta import API_VERSION, GROUP
 from tests.cluster.namespaces import made
-from tests.support.helm import CHART, Release, run
+from tests.support.helm import CHART, Release, run, template
 from tests.support.operator_process import ROOT
 
 URI = "trackingURI=http://mlflow.example.internal:5000"
+HERE = Path(__file__).parent
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -74,6 +76,27 @@ def test_the_api_server_admits_the_operators_and_mlflows_pods_under_the_restrict
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template["spec"]}
         path = f"/api/v1/namespaces/{release.namespace}/pods?dryRun=All"
         assert release.plane.request("POST", path, pod)["spec"]["containers"]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (HERE / "values").glob("*.yaml")))
+def test_the_api_server_knows_every_field_that_is_rendered(bare_plane, name):
+    text = template("--values", HERE / "values" / f"{name}.yaml", "--set", "crds.install=false")
+    for manifest in filter(None, yaml.safe_load_all(text)):
+        group = manifest["apiVersion"]
+        if group.startswith("monitoring.coreos.com/"):
+            continue
+        manifest["metadata"].pop("namespace", None)
+        plural = resource_path(manifest["kind"], group)
+        bare_plane.request("POST", f"{plural}?dryRun=All&fieldValidation=Strict", manifest)
+
+
+def resource_path(kind, group):
+    """Where the kind is created, in namespace `default`."""
+    root = "/api/v1" if group == "v1" else f"/apis/{group}"
+    plural = f"{kind[:-1]}ies" if kind.endswith("cy") else f"{kind}s"
+    return (
+        f"{root}/{plural.lower()}" if kind.startswith("Cluster") else f"{root}/namespaces/default/{plural.lower()}"
+    )
 
 
 def test_an_upgrade_brings_new_fields_of_our_kinds(release, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller import __version__
 from controller.reconcile.settings import OperatorSettings
 from tests.cluster.build import KUBERNETES
 from tests.support.helm import CHART, run, template
@@ -70,6 +71,11 @@ def test_the_chart_brings_the_kinds_of_crds_and_never_takes_them_away():
         assert brought["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
         assert brought == crd
     assert not found
+
+
+def test_the_chart_has_the_version_of_the_program():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
 
 
 def test_every_setting_of_the_operator_can_be_set():
