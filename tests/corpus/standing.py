@@ -43,6 +43,7 @@ SECRETS = ("hunter2", "s3cr3tT0kenValue99", "ghp_abcdefghijklmnop1234", "AKIAIOS
 TRACEBACK = re.compile(r"Traceback|File \"[^\"]{1,300}\", line \d")
 LONGEST = 4_000
 """Characters of the longest message: it is read by people."""
+LARGER = "larger than 256 KiB"
 STEP_S, AFTER_S = 15.0, 90.0
 KINDS = ("ModelSpec", "ModelRevision", "ModelRepository", "Event")
 
@@ -142,6 +143,12 @@ class Neighbours(HardSimulation):
     later: list[tuple[float, Callable[[Neighbours], Awaitable[None]]]] = field(default_factory=list)
     """What happens so many seconds after the bad input came, while all goes on."""
     began: datetime | None = None
+    held: bool = False
+    """A queue holds the challenger's Job back, as Kueue does."""
+    promoted: str = ""
+    """Who serves at the end."""
+    last: dict[str, Manifest] = field(default_factory=dict)
+    """Every object that people see, at the end."""
 
     def __post_init__(self) -> None:
         self.git: Any = Gits()
@@ -188,6 +195,9 @@ class Neighbours(HardSimulation):
 
     async def _run_job(self, job: Manifest) -> None:
         told = self.ending(job) if self.is_challenger(job) else None
+        if self.held and self.is_challenger(job):
+            await self.store.patch_spec(key_of(job), {"suspend": True})
+            return
         status = job.get("status") or {}
         if told is None or status.get("conditions") or "startTime" not in status:
             await super()._run_job(job)
@@ -347,12 +357,14 @@ async def _play(
     await arrive(world)
     await _go_on(world)
 
+    world.promoted = (await world.status())["champion"]["revision"]
+    world.last = dict(await world.texts())
     assert world.broken == [], "the champion was not served"
     if not promotes:
         assert await world.shares() == {champion: 100}, "the champion keeps serving"
         now = await world.servers()
         assert now.keys() == servers.keys() if respecs else now == servers, "by the same servers"
-        assert (await world.status())["champion"]["revision"] == champion
+        assert world.promoted == champion
     assert tuple(dict.fromkeys(world.seen)) == quiet(), "the neighbour is not delayed"
     after = await world.recorded()
     for kind, entries in before.items():
@@ -541,7 +553,9 @@ def file_is(text: bytes, *, reason: str | None = None, words: str = "") -> Answe
 def _first(checked: Checked) -> str:
     """Return what a ModelRepository says first of a file that is refused."""
     if checked.problems:
-        return str(checked.problems[0]).removeprefix("bikes.yaml:")
+        # What is too large is not even read: its size is not told.
+        large = checked.problems[0].message.startswith(LARGER)
+        return LARGER if large else str(checked.problems[0]).removeprefix("bikes.yaml:")
     return f"{checked.skipped}; ModelSpec bikes came from it and stays as it is" if checked.unreadable else ""
 
 
@@ -559,3 +573,42 @@ def meddled(
 ) -> Answer | None:
     """Assert the rule where somebody does something to the objects, to MLflow or to the clock."""
     return play("meddling", arrive, reason=reason, words=words, promotes=promotes)
+
+
+def later(
+    seconds: float,
+    act: Callable[[Neighbours], Awaitable[None]],
+    *,
+    reason: str = "",
+    words: str = "",
+    promotes: bool = True,
+) -> Neighbours:
+    """Assert the rule where something happens so long after a challenger came; returns the world at its end."""
+    worlds = []
+
+    async def arrive(world: Neighbours) -> None:
+        world.challenge()
+        world.later = [(seconds, act)]
+        worlds.append(world)
+
+    meddled(arrive, reason=reason, words=words, promotes=promotes)
+    return worlds[0]
+
+
+@cache
+def challenger() -> str:
+    """Name the revision that `challenge` makes: its inputs alone decide it."""
+    with tempfile.TemporaryDirectory(prefix="standing-") as place:
+        world = open_world(Path(place))
+
+        async def go() -> set[str]:
+            before = {m["metadata"]["name"] for m in await world.store.list("ModelRevision")}
+            world.challenge()
+            await world.run(0)
+            return {m["metadata"]["name"] for m in await world.store.list("ModelRevision")} - before
+
+        try:
+            (name,) = asyncio.run(go())
+        finally:
+            world.store.close()
+    return name

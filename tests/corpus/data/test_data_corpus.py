@@ -157,6 +157,14 @@ ROWS = [
     ("D12-Latin-1", "csv", swapped(b"row-7,", b"r\xf6w-7,"), {}, "DataCorrupt", "line 9 is not UTF-8"),
     ("D12-UTF-16", "csv", GOOD.decode().encode("utf-16"), {}, "DataCorrupt", "is UTF-16; save it as UTF-8"),
     ("D12-a row too short", "csv", swapped(b"row-7,7,", b"row-7,"), {}, "DataCorrupt", "line 9 has 3 fields"),
+    (
+        "G22-a Git LFS pointer",
+        "csv",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n",
+        {},
+        "LFSPointer",
+        "is a Git LFS pointer and not the data; commit the file itself, or name it by uri",
+    ),
     ("D14-a pickle", "csv", b"\x80\x04\x95\x1a\x00.", {}, "DataCorrupt", "has a NUL byte: it is no CSV"),
     (
         "D17-a rule on a column that is not there",
