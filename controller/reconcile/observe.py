@@ -67,8 +67,8 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     namespace = key.namespace
     revisions = await world.kube.list("ModelRevision", namespace=namespace, labels=labels)
     jobs = await world.kube.list("Job", namespace=namespace, labels=labels)
-    deployments = await world.kube.list("Deployment", namespace=namespace, labels=labels)
-    services = await world.kube.list("Service", namespace=namespace, labels=labels)
+    deployments = _made_for(manifest, await world.kube.list("Deployment", namespace=namespace, labels=labels))
+    services = _made_for(manifest, await world.kube.list("Service", namespace=namespace, labels=labels))
     by_servers = not world.settings.local and parsed.spec.serving.route is None
     route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
     suspended = parsed.spec.suspend
@@ -103,6 +103,12 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         tracking_uri=world.settings.tracking_uri,
         local=world.settings.local,
     )
+
+
+def _made_for(owner: Manifest, found: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
+    """Leave out what only bears our labels: people's own objects, and those of a model of this name before."""
+    uid = owner["metadata"]["uid"]
+    return tuple(m for m in found if any(o["uid"] == uid for o in m["metadata"].get("ownerReferences", ())))
 
 
 def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:

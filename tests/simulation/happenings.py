@@ -11,18 +11,16 @@ from collections.abc import Awaitable, Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controller.api.conditions import timestamp
-from controller.api.meta import Key, Manifest, key_of
+from controller.api.meta import key_of
 from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, ledger_payload
-from controller.clients.errors import ClientError, Unavailable
+from controller.clients.errors import Unavailable
 from controller.clients.signing import Signer
-from tests.simulation import rest, truth
+from tests.simulation import people, rest, truth
 from tests.simulation.arena import Arena
 from tests.simulation.specs import FIRST, file, repository, spec
 
 Happening = Callable[[Arena, random.Random], Awaitable[None]]
 _STRANGER = Signer(Ed25519PrivateKey.from_private_bytes(b"x" * 32))
-QUALITIES = (b"60", b"55", b"50", b"45", b"40", b"70", b"120")
 
 
 async def begin(arena: Arena) -> None:
@@ -134,9 +132,9 @@ async def server_restarts(arena: Arena, rng: random.Random) -> None:
 
 async def answers(arena: Arena, rng: random.Random) -> None:
     """A revision begins or ends to answer with errors."""
-    found = await arena.store.list("ModelRevision")
+    found = await arena.store.list("Deployment")
     if found:
-        arena.errors[rng.choice(found)["metadata"]["name"]] = rng.choice((0.0, 0.0, 0.2))
+        arena.errors[rng.choice(found)["metadata"]["name"].rpartition("-")[0]] = rng.choice((0.0, 0.2))
 
 
 async def requests(arena: Arena, rng: random.Random) -> None:
@@ -181,132 +179,6 @@ async def jump(arena: Arena, rng: random.Random) -> None:
     """The clock is set, forward or back."""
     if arena.cast.jumps:
         arena.clock.advance(rng.choice((-86400, -3600, -30, 30, 3600, 86400)))
-
-
-# -- Git -------------------------------------------------------------------------------------------------------
-
-
-async def push(arena: Arena, rng: random.Random) -> None:
-    """A commit that makes another model."""
-    value = rng.choice(QUALITIES)
-    arena.git.push(f"Quality {value.decode()}", {"quality": value})
-
-
-async def push_code(arena: Arena, rng: random.Random) -> None:
-    """A commit of code or data."""
-    path = rng.choice(("train.py", "data.csv", "README.md"))
-    arena.git.push(f"Change {path}", {path: str(rng.randint(1, 5)).encode()})
-
-
-async def revert(arena: Arena, rng: random.Random) -> None:
-    """The newest commit is reverted."""
-    if len(arena.git.line) > 1:
-        arena.git.push("Revert", {}, tree=arena.git.tree(arena.git.line[-2]))
-
-
-async def force_push(arena: Arena, rng: random.Random) -> None:
-    """The branch is moved back by force."""
-    arena.git.reset(rng.randint(1, 3))
-
-
-async def remove_file(arena: Arena, rng: random.Random) -> None:
-    """A commit without a file that is needed; the next commit of it repairs that."""
-    path = rng.choice(("quality", "data.csv"))
-    if path in arena.git.tree():
-        arena.git.push(f"Remove {path}", {path: None})
-    else:
-        arena.git.push("Repair", FIRST)
-
-
-async def models_in_git(arena: Arena, rng: random.Random) -> None:
-    """A file of a ModelSpec comes, changes, breaks or goes."""
-    name = rng.choice(("cars", "trains", "ships"))
-    content = rng.choice((file(name), file(name, suspend=True), None, b"kind: [", file(name) + b"---\n: :\n"))
-    if arena.cast.repository:
-        arena.git.push(f"File of {name}", {f"models/{name}.yaml": content})
-
-
-async def git_away(arena: Arena, rng: random.Random) -> None:
-    """Git does not answer, or does again; or the branch has another name for a while."""
-    if rng.random() < 0.7:
-        arena.git.down = not arena.git.down
-    else:
-        arena.git.branch = "trunk" if arena.git.branch == "main" else "main"
-
-
-# -- people ----------------------------------------------------------------------------------------------------
-
-
-async def edit_spec(arena: Arena, rng: random.Random) -> None:
-    """A person changes the ModelSpec, well or badly."""
-    key = Key("ModelSpec", "default", "bikes")
-    changes: list[Manifest] = [
-        {"serving": {"canary": {"stepWeights": rng.choice(([10, 50], [20], [5, 10, 50]))}}},
-        {"serving": {"minReplicas": rng.randint(1, 3)}},
-        {"serving": {"canary": {"interval": rng.choice(("30s", "60s"))}}},
-        {"gates": [{"name": "good-enough", "metric": "rmse", "max": rng.choice((100, 58, 48))}]},
-        {"gates": spec("bikes")["spec"]["gates"]},
-        {"training": {"params": {"depth": rng.randint(1, 2)}}},
-        {"bad": rng.choice((True, None))},
-    ]
-    if await arena.store.get(key) is not None:
-        await arena.store.patch_spec(key, rng.choice(changes))
-
-
-async def suspend(arena: Arena, rng: random.Random) -> None:
-    """A person suspends a model, or lets it go on."""
-    models = [m for m in await arena.store.list("ModelSpec") if m["metadata"]["name"] == "bikes"]
-    for model in models:
-        await arena.store.patch_spec(key_of(model), {"suspend": not model["spec"].get("suspend", False)})
-
-
-async def delete_model(arena: Arena, rng: random.Random) -> None:
-    """A person deletes the model, or applies it again."""
-    key = Key("ModelSpec", "default", "bikes")
-    if await arena.store.get(key) is None:
-        await arena.store.apply(spec("bikes"))
-    elif rng.random() < 0.3:
-        await arena.store.delete(key)
-
-
-async def delete_child(arena: Arena, rng: random.Random) -> None:
-    """A person deletes something that the controller made."""
-    found = await arena.store.list(
-        rng.choice(("ModelRevision", "Deployment", "Service", "HTTPRoute", "ConfigMap"))
-    )
-    if found:
-        await arena.store.delete(key_of(rng.choice(found)))
-
-
-async def edit_child(arena: Arena, rng: random.Random) -> None:
-    """A person changes servers or the route by hand."""
-    deployments, routes = await arena.store.list("Deployment"), await arena.store.list("HTTPRoute")
-    if deployments and rng.random() < 0.5:
-        await arena.store.patch_spec(key_of(rng.choice(deployments)), {"replicas": rng.randint(0, 3)})
-    elif routes:
-        route = rng.choice(routes)
-        backends = route["spec"]["rules"][0]["backendRefs"]
-        chosen = rng.randrange(len(backends))
-        moved = [{**b, "weight": 100 if i == chosen else 0} for i, b in enumerate(backends)]
-        rules = [{**route["spec"]["rules"][0], "backendRefs": moved}]
-        await arena.store.patch_spec(key_of(route), {"rules": rules})
-
-
-async def retry(arena: Arena, rng: random.Random) -> None:
-    """A person asks to try again."""
-    for model in await arena.store.list("ModelSpec"):
-        asked = {"mainspring.dev/requested-at": timestamp(arena.clock.now())}
-        await arena.store.annotate(key_of(model), asked)
-
-
-async def stranger(arena: Arena, rng: random.Random) -> None:
-    """A person makes a ModelSpec that no repository owns, by a name that Git has too."""
-    if arena.cast.repository:
-        try:
-            await arena.store.create(spec("ships", suspend=True))
-        except ClientError:
-            return
-        arena.promises.foreign.add("ModelSpec/default/ships")
 
 
 # -- MLflow ----------------------------------------------------------------------------------------------------
@@ -363,9 +235,9 @@ HAPPENINGS: dict[Happening, int] = {
     thaw: 6,
     api_fault: 6,
     pods: 20,
-    job_ends: 6,
+    job_ends: 10,
     job_twice: 1,
-    job_gone: 1,
+    job_gone: 3,
     servers_break: 3,
     server_restarts: 2,
     answers: 4,
@@ -375,20 +247,21 @@ HAPPENINGS: dict[Happening, int] = {
     calm: 16,
     mended: 16,
     jump: 2,
-    push: 6,
-    push_code: 2,
-    revert: 2,
-    force_push: 1,
-    remove_file: 1,
-    models_in_git: 4,
-    git_away: 2,
-    edit_spec: 4,
-    suspend: 2,
-    delete_model: 1,
-    delete_child: 3,
-    edit_child: 3,
-    retry: 3,
-    stranger: 1,
+    people.push: 6,
+    people.push_code: 2,
+    people.revert: 2,
+    people.force_push: 1,
+    people.remove_file: 1,
+    people.models_in_git: 4,
+    people.git_away: 2,
+    people.edit_spec: 4,
+    people.suspend: 2,
+    people.delete_model: 1,
+    people.delete_child: 3,
+    people.edit_child: 3,
+    people.retry: 3,
+    people.stranger: 1,
+    people.by_hand: 1,
     registry_away: 2,
     registry_fault: 6,
     alias_by_hand: 1,

@@ -104,7 +104,7 @@ def row(found: Hunt) -> str:
     if not found.invariant:
         return f"{found.mutant.name:28} SURVIVED {found.walks} walks, {found.seconds:.1f} s: {found.mutant.breaks}"
     where = f"{found.invariant:4} {found.seed:5d} {found.steps:5d} {found.walks:5d} {found.seconds:7.1f}"
-    return f"{found.mutant.name:28} {where}  {found.message}"
+    return f"{found.mutant.name:28} {where}  {found.message[:110]}"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -271,6 +271,11 @@ class Promises(Decided):
         if entries is not None:
             # What this very round appended is not in it yet.
             must(served.get("revision", "") == truth.champion(entries), "S2", f"{name}: status names {served}")
+        else:
+            # Who serves is not forgotten because nobody can be asked.
+            before = status_of(model, "champion")
+            kept = (served.get("revision"), served.get("digest")) == (before.get("revision"), before.get("digest"))
+            must(kept, "S2", f"{name}: status names {served}, the one before {before}, and the ledger is away")
         same = challenger.get("revision") == served.get("revision")
         must(not served or not same, "S2", f"{name}: {served.get('revision')} is champion and challenger")
         if not ready:

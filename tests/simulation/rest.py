@@ -189,12 +189,13 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
 async def _served(arena: Arena, model: Manifest, serving: str, digest: str) -> None:
     """Hold that the champion, and nobody else, is served with as many servers as asked for, and named so."""
     name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
+    foreign = arena.promises.foreign
     route = await arena.store.get(Key("HTTPRoute", namespace, name))
     shares = truth.shares(route or {})
     found = [
         d
         for d in await arena.store.list("Deployment")
-        if d["metadata"]["labels"].get("mainspring.dev/model") == name
+        if d["metadata"]["labels"].get("mainspring.dev/model") == name and str(key_of(d)) not in foreign
     ]
     names = [d["metadata"]["name"] for d in found]
     must(list(shares.values()) == [100], "L1", f"{name}: the route is {shares}")
@@ -221,5 +222,5 @@ async def delete_all(arena: Arena) -> None:
         await arena.store.delete(key_of(model))
     await pass_quietly(arena, 60)
     for kind in ("ModelSpec", "ModelRevision", "Job", "Deployment", "Service", "HTTPRoute"):
-        left = [key_of(m) for m in await arena.store.list(kind)]
+        left = [key_of(m) for m in await arena.store.list(kind) if str(key_of(m)) not in arena.promises.foreign]
         must(not left, "L3", f"{left} are left after their model was deleted")

@@ -58,7 +58,7 @@ class HardSimulation(Simulation):
             self.events.append((str(key), error.message))
 
     async def _run_deployment(self, deployment: Manifest) -> None:
-        if not self.never_ready(deployment["metadata"]["labels"][LABEL_REVISION]):
+        if not self.never_ready(deployment["metadata"]["labels"].get(LABEL_REVISION, "")):
             await super()._run_deployment(deployment)
             return
         status = {"replicas": deployment["spec"]["replicas"], "readyReplicas": 0}

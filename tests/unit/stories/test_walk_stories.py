@@ -61,3 +61,26 @@ async def test_nothing_is_trained_again_when_the_job_that_succeeded_is_gone_and_
     assert s.jobs_started == [f"{champion}-train-1", f"{champion}-train-2"]
     (ready,) = [c for c in (await s.model())["status"]["conditions"] if c["type"] == "Ready"]
     assert ready["status"] == "True", ready["message"]
+
+
+@pytest.mark.parametrize(
+    "labels", [{"mainspring.dev/revision": "bikes-0123456789"}, {}], ids=["ours", "one of ours"]
+)
+async def test_what_people_made_with_the_labels_of_a_model_is_left_alone_and_hinders_nothing(
+    labels: dict[str, str],
+) -> None:
+    s = HardSimulation()
+    await first_commit(s)
+    (ours,) = await s.store.list("Deployment")
+    (service,) = await s.store.list("Service")
+    for kind in (ours, service):
+        meta = {"name": "by-hand", "namespace": "default", "labels": {"mainspring.dev/model": "bikes", **labels}}
+        await s.store.apply({**kind, "metadata": meta, "status": {}})
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(300)
+    assert len(await s.shares()) == 1
+    assert [kind for kind, _ in s.decisions()] == ["Admitted", "Promoted"] * 2
+    names = {d["metadata"]["name"] for d in await s.store.list("Deployment")}
+    assert "by-hand" in names
+    assert len(names) == 2
+    assert await s.store.get(Key("Service", "default", "by-hand")) is not None
