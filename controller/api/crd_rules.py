@@ -12,6 +12,7 @@ from typing import Any, Final
 from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN
 from controller.api.metrics import METRICS
 from controller.api.modelspec import FORBIDDEN_ENV
+from controller.api.pods import EXTENDED_PATTERN, QUALIFIED_PATTERN, RESOURCES
 
 Rule = tuple[str, str]
 """(CEL expression, message)."""
@@ -61,6 +62,11 @@ _URL: Final[tuple[Rule, ...]] = (
     ("!self.matches('[?#\\\\s]')", "must not contain a space, '?' or '#'"),
 )
 
+_SAME_GATEWAY: Final = (
+    "a.name == b.name && "
+    "(has(a.__namespace__) ? a.__namespace__ : '') == (has(b.__namespace__) ? b.__namespace__ : '')"
+)
+
 OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "ModelSpec": (
         (f"self.metadata.name.size() <= {MODEL_NAME_MAX}", f"the name has at most {MODEL_NAME_MAX} characters"),
@@ -90,6 +96,52 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "maxReplicas is below minReplicas",
         ),
         ("!has(self.autoscaling) || has(self.maxReplicas)", "autoscaling needs maxReplicas"),
+    ),
+    "RouteSpec": (
+        (
+            f"self.gatewayRefs.all(a, self.gatewayRefs.filter(b, {_SAME_GATEWAY}).size() == 1 || "
+            f"has(a.sectionName) && self.gatewayRefs.filter(b, {_SAME_GATEWAY} && "
+            "(!has(b.sectionName) || b.sectionName == a.sectionName)).size() == 1)",
+            "a Gateway is named twice: give each a sectionName of its own",
+        ),
+    ),
+    "Resources": (
+        *(
+            (
+                f"!has(self.{part}) || self.{part}.all(k, k in {_quoted(list(RESOURCES))} || "
+                f"k.matches('{EXTENDED_PATTERN}') && !k.contains('kubernetes.io/') && !k.startsWith('requests.'))",
+                f"{part}: known are {', '.join(RESOURCES)} and those of the cluster, nvidia.com/gpu",
+            )
+            for part in ("requests", "limits")
+        ),
+        (
+            "!has(self.requests) || self.requests.all(k, !k.contains('/') || "
+            "has(self.limits) && k in self.limits && self.limits[k] == self.requests[k])",
+            "a resource of the cluster needs the same whole number in requests and limits",
+        ),
+        (
+            "!has(self.limits) || self.limits.all(k, !k.contains('/') || self.limits[k].matches('^[0-9]+$'))",
+            "a resource of the cluster needs a whole number",
+        ),
+        (
+            "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+            "!quantity(self.requests[k]).isGreaterThan(quantity(self.limits[k])))",
+            "requests are above limits",
+        ),
+    ),
+    "Toleration": (
+        (
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "operator: Exists takes no value",
+        ),
+        (
+            "has(self.key) || has(self.operator) && self.operator == 'Exists'",
+            "without key, operator must be Exists: every taint",
+        ),
+        (
+            "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+            "tolerationSeconds goes with effect: NoExecute",
+        ),
     ),
     "Dataset": (
         ("has(self.path) != has(self.uri)", "exactly one of path and uri must be set"),
@@ -207,6 +259,12 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
         (
             f"!self.startsWith('MAINSPRING_') && !(self in {_quoted(sorted(FORBIDDEN_ENV))})",
             "is set by Mainspring and cannot be changed",
+        ),
+    ),
+    ("PodTemplate", "nodeSelector"): (
+        (
+            f"self.all(k, k.size() <= 317 && k.matches('{QUALIFIED_PATTERN}'))",
+            "each key is that of a label: a name, with a domain and / in front or not",
         ),
     ),
     ("Canary", "stepWeights"): (

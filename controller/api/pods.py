@@ -6,14 +6,32 @@ Names and forms are Kubernetes' own.  Security settings are not here: they are f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api.base import Name, Strict
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+
+_DOMAIN = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
+_WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+QUALIFIED_PATTERN = f"^({_DOMAIN}/)?{_WORD}$"
+"""Keys of labels and taints: a name, with a domain in front or not."""
+EXTENDED_PATTERN = f"^{_DOMAIN}/{_WORD}$"
+"""Resources that a cluster adds: `nvidia.com/gpu`."""
+RESOURCES = ("cpu", "memory", "ephemeral-storage")
+"""Resources that every cluster has."""
+_SCALE = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    **{unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGT")},
+    **{f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerate("KMGT")},
+}
 
 Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)]
 """An amount as Kubernetes writes it: `500m`, `"2"`, `4Gi`."""
@@ -28,11 +46,45 @@ class Resources(Strict):
     limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
     """What it may take at most; a program that takes more memory is killed."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if problem := _resources_problem(self.requests, self.limits):
+            raise ValueError(problem)
+        return self
+
+
+def _resources_problem(requests: Mapping[str, str], limits: Mapping[str, str]) -> str:
+    """Say what no API server would take in a pod; empty when it would: the pod would never be made."""
+    for name in (*requests, *limits):
+        extended = re.fullmatch(EXTENDED_PATTERN, name) and "kubernetes.io/" not in name
+        if name not in RESOURCES and (not extended or name.startswith("requests.")):
+            return (
+                f"{name} is no resource; known are {', '.join(RESOURCES)} and those of the cluster, nvidia.com/gpu"
+            )
+    for name, amount in requests.items():
+        if name not in RESOURCES and (limits.get(name) != amount or not amount.isdecimal()):
+            return f"{name} needs the same whole number in requests and limits"
+        if name in limits and amount_of(amount) > amount_of(limits[name]):
+            return f"requests.{name} {amount} is above limits.{name} {limits[name]}"
+    if odd := [name for name in limits if name not in RESOURCES and not limits[name].isdecimal()]:
+        return f"{odd[0]} needs a whole number"
+    return ""
+
+
+def amount_of(quantity: str) -> Decimal:
+    """Read an amount as Kubernetes does: `500m` is 0.5, `4Gi` is 4 * 1024 ** 3.
+
+    >>> amount_of("500m"), amount_of("1Ki"), amount_of("2k")
+    (Decimal('0.500'), Decimal('1024'), Decimal('2000'))
+    """
+    number = quantity.rstrip("mkKMGTi")
+    return Decimal(number) * _SCALE[quantity.removeprefix(number)]
+
 
 class Toleration(Strict):
     """A taint of nodes that the pod may run on all the same."""
 
-    key: Annotated[str, StringConstraints(max_length=317)] | None = None
+    key: Annotated[str, StringConstraints(max_length=317, pattern=QUALIFIED_PATTERN)] | None = None
     """Key of the taint; absent with operator Exists: every taint."""
     operator: Literal["Equal", "Exists"] | None = None
     """Equal (default): the value must be equal. Exists: any value."""
@@ -42,6 +94,16 @@ class Toleration(Strict):
     """Which effect; absent: all."""
     toleration_seconds: Annotated[int, Field(ge=0, le=2_592_000)] | None = None
     """With NoExecute: how long the pod stays on the node, in seconds; absent: for ever."""
+
+    @model_validator(mode="after")
+    def _matching(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator: Exists takes no value")
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("without key, operator must be Exists: every taint")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds goes with effect: NoExecute")
+        return self
 
 
 class LocalRef(Strict):
@@ -62,6 +124,14 @@ class PodTemplate(Strict):
     """PriorityClass of the pods."""
     image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=8)] = ()
     """Secrets of the namespace with the credentials of the image registry."""
+
+    @field_validator("node_selector")
+    @classmethod
+    def _keys(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if not re.fullmatch(QUALIFIED_PATTERN, key) or len(key) > 317:
+                raise ValueError(f"{key[:80]} is no key of a label: a name, with a domain and / in front or not")
+        return value
 
 
 class ParentRef(Strict):
@@ -86,6 +156,15 @@ class RouteSpec(Strict):
     """Gateways that carry the requests."""
     hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] = ()
     """Host names that belong to the model; default: every host of the listener."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for ref in self.gateway_refs:
+            same = [r for r in self.gateway_refs if (r.namespace, r.name) == (ref.namespace, ref.name)]
+            sections = {r.section_name for r in same}
+            if len(same) > 1 and (None in sections or len(sections) < len(same)):
+                raise ValueError(f"Gateway {ref.name} is named twice: give each a sectionName of its own")
+        return self
 
 
 class Autoscaling(Strict):

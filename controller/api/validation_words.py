@@ -34,6 +34,7 @@ PATTERNS: Final[dict[str, str]] = {
     ),
     pods.QUANTITY_PATTERN: 'an amount such as 500m, "2" or 4Gi',
     pods.LABEL_VALUE_PATTERN: 'a label value: letters, digits, ".", "_" and "-", at most 63',
+    pods.QUALIFIED_PATTERN: "the key of a label or taint: a name, with a domain and / in front or not",
     pods.HOSTNAME_PATTERN: "a host name such as bikes.example.com or *.example.com",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": 'letters, digits, ".", "_" and "-", beginning with a letter or digit',
 }
