@@ -12,6 +12,8 @@ from controller.api.modelstatus import GateVerdict
 from controller.plan.verdict import judged
 
 NOT_COMPUTABLE = "FairnessNotComputable"
+MISSING_MOST = 0.2
+"""Share of rows whose group is not known from which on nothing is said about groups."""
 
 
 def judge_fairness(gate: Gate, name: str, evidence: Evidence) -> GateVerdict:
@@ -25,6 +27,11 @@ def judge_fairness(gate: Gate, name: str, evidence: Evidence) -> GateVerdict:
     least = gate.min_rows or DEFAULT_MIN_ROWS
     if table.left_out.most >= least:
         message = f"{gate.by} has {len(table.table) + table.left_out.count:,} groups, more than are counted"
+        return judged(gate, "Failed", NOT_COMPUTABLE, f"{name} by {gate.by}: {message}")
+    missing = sum(g.rows for g in table.table if not g.value)
+    rows = sum(g.rows for g in table.table) + table.left_out.rows
+    if missing > MISSING_MOST * rows:
+        message = f"{gate.by} is missing in {missing:,} of {rows:,} rows, more than {MISSING_MOST:.0%}"
         return judged(gate, "Failed", NOT_COMPUTABLE, f"{name} by {gate.by}: {message}")
     groups = [
         fairness.Group(f"{gate.by}={g.value or '(missing)'}", g.rows, g.positive, g.selected, g.true_positive)

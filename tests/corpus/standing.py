@@ -145,6 +145,8 @@ class Neighbours(HardSimulation):
     began: datetime | None = None
     held: bool = False
     """A queue holds the challenger's Job back, as Kueue does."""
+    last_run: str = ""
+    """The run that a row speaks of."""
     promoted: str = ""
     """Who serves at the end."""
     last: dict[str, Manifest] = field(default_factory=dict)
@@ -228,7 +230,7 @@ class Neighbours(HardSimulation):
 
     def is_challenger(self, job: Manifest) -> bool:
         """Tell whether a Job is one of bikes, and not its first."""
-        name = job["metadata"]["labels"][LABEL_REVISION]
+        name = job["metadata"]["labels"].get(LABEL_REVISION, "")
         return bool(self.champion) and name.startswith("bikes-") and name != self.champion
 
     async def _finish(self, job: Manifest, failed: bool) -> list[Manifest]:

@@ -128,6 +128,16 @@ def test_a_gate_never_passes_by_what_is_not_there(gate, changes, outcome):
     judged_so(gate, {k: v for k, v in changes.items() if v != ""}, outcome)
 
 
+def test_m05_a_number_that_cannot_be_is_none():
+    gate = {"name": "g", "metric": "accuracy", "from": "Trainer", "direction": "Higher", "min": 0.9}
+    claims = {"metrics": {"accuracy": 1.7}}
+    change = standing.with_report(evidence={"trainer": claims["metrics"]})
+    (verdict,) = gates.judge([Gate.model_validate(gate)], evidence(trainer=claims["metrics"]), ARTIFACT, CHAMPION)
+    assert (verdict.outcome, verdict.reason) == ("Failed", "MetricOutOfRange")
+    assert "the trainer's accuracy 1.7 cannot be" in verdict.message
+    standing.report_is(change, "GateFailed", "gate g: the trainer's accuracy 1.7 cannot be", gates=[gate])
+
+
 RECORDS = [
     ("M14-the record of another artifact", "bikes-0000000000", "r1", lambda data: data, "speaks of"),
     ("M14-the record of another run", "line-1", "r2", lambda data: data, "speaks of|cannot be read"),

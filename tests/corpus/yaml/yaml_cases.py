@@ -1,8 +1,8 @@
 """Files as people get them wrong, by the row of the bad-input table that they belong to.
 
-Rows of kinds and fields that this Mainspring has not: Y32 (image policy), Y33 (resources), Y34 (pod template),
-Y35 (secretRef), Y36 (schedule), Y42 to Y44 (DriftPolicy, retrain).  Rows about
-the controller and not about a file: Y26, Y39, Y45, Y49 to Y52, Y54.  Y06 to Y09 are timed beside the table.
+Rows of kinds and fields that this Mainspring has not: Y32 (image policy), Y36 (schedule), Y42 to Y44 (DriftPolicy,
+retrain).  Rows about the controller and not about a file: Y26, Y35, Y39, Y45, Y49 to Y52, Y54.  Y06 to Y09 are
+timed beside the table.
 """
 
 from __future__ import annotations
@@ -143,6 +143,36 @@ CASES: dict[str, bytes] = {
             "spaces": '"a b"',
         }.items()
     },
+    **{
+        f"Y33-{k}": tr(f"    resources: {v}\n")
+        for k, v in {
+            "negative": '{requests: {cpu: "-1"}}',
+            "negative-number": "{requests: {cpu: -1}}",
+            "beyond": '{limits: {memory: "1e100"}}',
+            "limit-below-request": "{requests: {memory: 4Gi}, limits: {memory: 2Gi}}",
+            "half-a-gpu": '{limits: {nvidia.com/gpu: "0.5"}}',
+            "gpu-of-one-side": '{requests: {nvidia.com/gpu: "1"}}',
+            "unit": "{limits: {memory: 4GB}}",
+            "number": "{limits: {cpu: 2}}",
+            "name": '{limits: {"bad name!": "1"}}',
+            "right": '{requests: {cpu: "2", memory: 4Gi}, limits: {memory: 4Gi, nvidia.com/gpu: "1"}}',
+        }.items()
+    },
+    **{
+        f"Y34-{k}": tr(f"    template: {v}\n")
+        for k, v in {
+            "privileged": "{securityContext: {privileged: true}}",
+            "volume-of-the-host": "{volumes: [{name: host, hostPath: {path: /}}]}",
+            "network-of-the-host": "{hostNetwork: true}",
+            "another-account": "{serviceAccountName: admin}",
+            "token": "{automountServiceAccountToken: true}",
+            "init-containers": "{initContainers: [{name: x, image: x}]}",
+            "whole-spec": "{spec: {hostPID: true}}",
+            "another-namespace": "{imagePullSecrets: [{name: other/pull}]}",
+            "right": '{nodeSelector: {gpu: "yes"}, tolerations: [{operator: Exists}]}',
+        }.items()
+    },
+    "Y34-podTemplate": tr("    podTemplate: {spec: {hostPID: true}}\n"),
     **{
         f"Y37-{k}": changed(("branch: main\n", f"branch: main\n    interval: {v}\n"))
         for k, v in {

@@ -16,6 +16,7 @@ import yaml
 
 from controller.clients.errors import Denied, NotFound
 from controller.serving import loader
+from tests.corpus import standing
 from tests.support.serving_models import FORMATS, as_artifact, digest_of
 
 
@@ -251,11 +252,14 @@ def test_a_file_that_is_no_model_says_why(tmp_path, name, data, said):
 
 
 def test_a_skops_file_with_foreign_types_is_refused_by_their_names(tmp_path):
+    """J07: a class that nobody trusts."""
     skops.io.dump(Foreign(), tmp_path / "model.skops")
     with pytest.raises(
         Denied, match=r"1 types that are not of scikit-learn, .*test_loader.Foreign; leave model.joblib"
-    ):
+    ) as caught:
         loader.verify_and_load(tmp_path, digest_of(tmp_path))
+    said = {"outcome": "Invalid", "reason": caught.value.reason, "message": caught.value.message}
+    standing.step_says(said, step="predict")
 
 
 def test_a_model_whose_class_is_in_code_is_loaded_with_it(tmp_path, table):
