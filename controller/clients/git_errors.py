@@ -114,9 +114,22 @@ def failure(what: str, result: Completed) -> ClientError:
         return Denied(f"{what}: the pack is larger than the limit", reason="RepoTooLarge")
     line = telling_line(result.stderr)
     for pattern, kind, reason, hint in _RULES:
-        if pattern.search(result.stderr):
+        if found := pattern.search(result.stderr):
+            if line.startswith(_GENERIC):
+                line = _line_at(result.stderr, found.start()) or line
             return kind(f"{what} failed: {line}; {hint}", reason=reason)
     return Unavailable(f"{what} failed with exit code {result.code}: {line}", reason="GitFailed")
+
+
+_GENERIC = "Could not read from remote repository"
+"""What git says whenever ssh ended: ssh itself has said why before."""
+
+
+def _line_at(text: str, position: int) -> str:
+    """Return the line of a text that a position is in, redacted."""
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    return redact(text[start : end if end >= 0 else None].strip(), limit=200)
 
 
 def telling_line(stderr: str) -> str:
