@@ -7,7 +7,7 @@ store to it.  One field manager owns everything that is applied.  Nothing is cac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class KubeClient:
         field_manager: str = FIELD_MANAGER,
         selectors: Mapping[str, str] | None = None,
         backoff_s: Sequence[float] = BACKOFF_S,
+        known: Callable[[Manifest], Manifest] = lambda item: item,
     ) -> None:
         """Use an API server.
 
@@ -41,8 +42,10 @@ class KubeClient:
             field_manager: whose fields an apply sets and takes back.
             selectors: kind → label selector: what a watch of that kind is narrowed to, on the server.
             backoff_s: pauses between tries of a watch; the last one repeats.
+            known: returns an object that a list brings in the form in which it is held already, if it is.
         """
         self.rest = rest
+        self._known = known
         self._manager = field_manager
         self._selectors = dict(selectors or {})
         self._backoff_s = tuple(backoff_s)
@@ -102,7 +105,7 @@ class KubeClient:
         resource = resource_of(kind)
         selector = ",".join(f"{name}={value}" for name, value in sorted((labels or {}).items()))
         try:
-            items, _ = await read_all(self.rest, resource, namespace, selector)
+            items, _ = await read_all(self.rest, resource, namespace, selector, self._known)
         except NotFound as error:
             if error.reason == KIND_MISSING and kind in OPTIONAL:
                 return ()

@@ -21,8 +21,8 @@ from controller.clients.kube_rest import KubeRest
 
 log = logging.getLogger(__name__)
 
-PAGE: Final = 500
-"""Objects in one answer of a list."""
+PAGE: Final = 200
+"""Objects in one answer of a list: as JSON with all that the server adds, about 2 MB."""
 SERVER_S: Final = 300
 """After this many seconds the server ends a watch, and it is opened again."""
 BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -35,10 +35,15 @@ Put = Callable[[WatchEvent], Awaitable[None]]
 
 
 async def read_all(
-    rest: KubeRest, resource: Resource, namespace: str | None = None, selector: str = ""
+    rest: KubeRest,
+    resource: Resource,
+    namespace: str | None = None,
+    selector: str = "",
+    known: Callable[[Manifest], Manifest] = lambda item: item,
 ) -> tuple[list[Manifest], str]:
     """Read all objects of a kind in pages, and the version of the whole.
 
+    `known` may put an object in the place of an equal one, so that a large list is not held twice.
     A list that grows too old between two pages begins again; the fourth try takes it in one answer.
     """
     act = Act("list", resource, namespace)
@@ -58,7 +63,7 @@ async def read_all(
                 raise
             restarts, items, more = restarts + 1, [], ""
             continue
-        items += [received(item, resource) for item in answer.get("items") or ()]
+        items += [known(received(item, resource)) for item in answer.get("items") or ()]
         meta = answer.get("metadata") or {}
         more = meta.get("continue") or ""
         if not more:

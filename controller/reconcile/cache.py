@@ -43,6 +43,11 @@ class Cache:
         """Return the object, not a copy; None when it is not known."""
         return self._objects.get(key)
 
+    def same(self, manifest: Manifest) -> Manifest:
+        """Return the form of an object that is held already, if it is of the same version; else itself."""
+        known = self._objects.get(key_of(manifest))
+        return known if known is not None and version(known) == version(manifest) else manifest
+
     def keys(self, kind: str, namespaces: Collection[str] | None = None) -> set[Key]:
         """Name all known objects of a kind."""
         found = {k for (of, _), keys in self._by_kind.items() if of == kind for k in keys}

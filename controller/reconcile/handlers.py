@@ -187,14 +187,32 @@ class _Logins:
         return found
 
 
+def _no_difference(kopf: Any) -> Any:
+    """Keep kopf from copying every object and comparing it with nothing: only other handlers ask for that."""
+
+    class Nothing(kopf.DiffBaseStorage):  # type: ignore[misc]
+        def build(self, **_: Any) -> dict[str, Any]:
+            return {}
+
+        def fetch(self, **_: Any) -> None:
+            return None
+
+        def store(self, **_: Any) -> None:
+            return None
+
+    return Nothing()
+
+
 def settings(kopf: Any) -> Any:
     """Build kopf's settings: no events posted, no discovery of new kinds, retries without end."""
     ours = kopf.OperatorSettings()
     ours.posting.enabled = False
     ours.scanning.disabled = True
+    ours.persistence.diffbase_storage = _no_difference(kopf)
     ours.persistence.finalizer = f"{GROUP}/never-used"
     ours.queueing.idle_timeout = 0.1
-    ours.watching.chunk_size = 500
+    # kopf holds all objects of an answer at once, each with a task: large answers cost memory for ever.
+    ours.watching.chunk_size = 50
     ours.watching.server_timeout = 300
     ours.watching.client_timeout = 310
     ours.networking.error_backoffs = Forever()

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 PRUNE_S: Final = 600.0
 SYNC_RETRY_S: Final = 3.0
+FIRST_LOOKS_S: Final = 15.0
+"""Longest time that the watch is not begun because there is work from the first list, seconds."""
 USAGE: Final = 2
 _LEASES: Final = "/apis/coordination.k8s.io/"
 """The election and the canary are no work: a standby writes them too."""
@@ -98,7 +100,7 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         rest = CountedRest(Login(*self._login))
-        live = KubeClient(rest)
+        live = KubeClient(rest, known=self.cache.same)
         access = await rest.access()
         chosen = self.settings.namespaces or (access.namespace,)
         self.namespaces = None if self.settings.all_namespaces else chosen
@@ -239,6 +241,7 @@ class Operator:
         log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
         self._heard_at.update(dict.fromkeys((*KINDS, "Lease"), time.monotonic()))
         self.watcher.with_routes = await self._serves(live, "HTTPRoute")
+        await self._first_looks()
         self.watcher.start()
         self._begin("the canary", self.canary.run(live, me))
         while True:
@@ -251,6 +254,17 @@ class Operator:
             if not self.watcher.alive():
                 raise RuntimeError("the thread of the watch has ended")
             await self._listed(live)
+
+    async def _first_looks(self) -> None:
+        """Let everything that was listed be looked at before kopf lists it all again, which takes as long.
+
+        What changes meanwhile is in kopf's list; it would have waited in the queue as well.
+        """
+        deadline = time.monotonic() + FIRST_LOOKS_S
+        while self.elector.leading.is_set() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+            if self.pulse.leading and not self.queue.depth():
+                return
 
     async def _serves(self, live: KubeClient, kind: str) -> bool:
         """Ask whether the cluster knows a kind that it need not have; assumed when it does not say."""

@@ -22,6 +22,7 @@ from controller.clients.errors import Conflict, Denied, NotFound, Unavailable
 from controller.clients.kube import KubeClient
 from controller.clients.kube_login import Login
 from controller.clients.kube_rest import KubeRest
+from controller.clients.kube_watch import PAGE
 
 pytestmark = pytest.mark.anyio
 
@@ -287,13 +288,14 @@ async def test_an_apply_sends_what_is_meant_and_nothing_of_the_servers_own(tmp_p
 
 
 async def test_a_list_is_read_in_pages_and_begins_again_when_it_grew_too_old(tmp_path):
+    page = str(PAGE)
     asked = []
     pages = {None: ("a", "next"), "next": ("b", None)}
 
     def handler(request):
         params = request.url.params
         asked.append((params.get("limit"), params.get("continue")))
-        if asked.count(("500", "next")) == 1 and asked[-1] == ("500", "next"):
+        if asked.count((page, "next")) == 1 and asked[-1] == (page, "next"):
             return refusal(410, "Expired", "The provided continue parameter is too old")
         name, more = pages[asked[-1][1]]
         meta = {"resourceVersion": "9"} | ({"continue": more} if more else {})
@@ -303,7 +305,7 @@ async def test_a_list_is_read_in_pages_and_begins_again_when_it_grew_too_old(tmp
         found = await kube.list("ConfigMap", namespace="ml")
     assert [item["metadata"]["name"] for item in found] == ["a", "b"]
     assert [item["kind"] for item in found] == ["ConfigMap", "ConfigMap"]
-    assert asked == [("500", None), ("500", "next"), ("500", None), ("500", "next")]
+    assert asked == [(page, None), (page, "next"), (page, None), (page, "next")]
 
 
 async def test_a_kind_that_a_cluster_need_not_have_has_no_objects_there(tmp_path):
