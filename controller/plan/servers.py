@@ -10,7 +10,6 @@ from typing import Final
 
 from controller.api import reports
 from controller.api.base import dump
-from controller.api.gates import Serving
 from controller.api.hashes import digest as digest_of
 from controller.api.kinds import ModelSpec
 from controller.api.meta import (
@@ -67,7 +66,7 @@ def deployment(
     extra: Manifest = {}
     if settings.hardened:
         pod = _cluster_server(pod, model, settings, runtime)
-        noted = {ANNOTATION_SERVE: serve_digest(model.spec.serving)}
+        noted = {ANNOTATION_SERVE: serve_digest(model)}
         # A server is replaced only once its successor is ready: fewer than wanted never answer.
         extra = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}
     return {
@@ -86,10 +85,14 @@ def deployment(
     }
 
 
-def serve_digest(serving: Serving) -> str:
+def serve_digest(model: ModelSpec) -> str:
     """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing."""
+    serving, login = model.spec.serving, model.spec.registry.secret_ref if model.spec.registry else None
     chosen = {"resources": serving.resources, "template": serving.template}
-    return digest_of({"recipe": 1, **{k: dump(part) if part is not None else None for k, part in chosen.items()}})
+    # Servers that name a Secret which is gone could not be started again.
+    named = {"registrySecret": login.name} if login is not None else {}
+    parts = {k: dump(part) if part is not None else None for k, part in chosen.items()}
+    return digest_of({"recipe": 1, **parts, **named})
 
 
 def _cluster_server(pod: Manifest, model: ModelSpec, settings: PodSettings, runtime: str) -> Manifest:

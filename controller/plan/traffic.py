@@ -61,7 +61,7 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
         return Cause("ReplicasChanged", f"{found.name} has {found.replicas} servers, {asked} {wanted}")
     if not r.seen.pods.hardened:
         return None
-    if found.serve != objects.serve_digest(r.model.spec.serving):
+    if found.serve != objects.serve_digest(r.model):
         return Cause("ServersChanged", f"resources or nodes of {found.name} changed: one by one is replaced")
     image = served.runtime or r.seen.pods.server_image
     if found.image and found.image != image:

@@ -191,3 +191,28 @@ async def test_a_model_that_serves_goes_on_when_its_secrets_are_gone() -> None:
     await s.store.patch_spec(Key("ModelSpec", "default", "bikes"), {"serving": {"minReplicas": 2}})
     await s.run(60)
     assert sum((await s.sizes()).values()) == 2, "it can be scaled all the same"
+
+
+async def test_servers_move_to_the_secret_that_the_registry_has_now_and_nothing_is_trained_again() -> None:
+    s = SecretSimulation()
+    s.git.commit("Predict bikes", FIRST)
+    for name in ("churn-data", "mlflow", "mlflow-2"):
+        s.put(name)
+    s.put("git", bearerToken=TOKEN)
+    made = private()
+    made["spec"]["registry"] = {"secretRef": {"name": "mlflow"}}
+    await s.store.apply(made)
+    await s.run(120)
+
+    async def named() -> set[str]:
+        pods = [d["spec"]["template"]["spec"] for d in await s.deployments() if d["spec"]["replicas"]]
+        return {v["secret"]["secretName"] for pod in pods for v in pod["volumes"] if "secret" in v}
+
+    assert await named() == {"mlflow"}
+    jobs = len(await s.jobs())
+    made["spec"]["registry"] = {"secretRef": {"name": "mlflow-2"}}
+    await s.store.apply(made)
+    await s.run(120)
+    assert (await s.says())[0] == "True"
+    assert await named() == {"mlflow-2"}
+    assert len(await s.jobs()) == jobs
