@@ -76,7 +76,9 @@ class Secret:
 
     def lacks(self, needed: str) -> Denied:
         """Refuse a Secret without the keys that are needed."""
-        there = ", ".join(git_rules.shown(k, 60)[1:-1] for k in sorted(self.data)[:20]) or "no key"
+        empty = {k for k, v in self.data.items() if not v.strip()}
+        names = [git_rules.shown(k, 60)[1:-1] + " (empty)" * (k in empty) for k in sorted(self.data)[:20]]
+        there = ", ".join(names) or "no key"
         return Denied(
             f"Secret {self.name} ({self.asked_by}) has {there}, but needs {needed}; add what is missing, {PAGE} "
             "shows how",

@@ -84,8 +84,15 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
         code = f"{bad.exit_code} ({meaning})" if meaning else str(bad.exit_code)
         if bad.exit_code == OUTPUT_TOO_LARGE_CODE:
             return "OutputTooLarge", f"the training program wrote too much{last}", False
-        return "TrainingFailed", f"the training program ended with exit code {code}{last}", True
+        return "TrainingFailed", f"the training program ended with exit code {code}{last}{_meant(bad.text)}", True
     return _own_failure(bad)
+
+
+def _meant(text: str) -> str:
+    """Explain an error that the isolation of the pod causes, which no program can know of."""
+    if "Read-only file system" in text:
+        return "; a pod can write to its work directory, MAINSPRING_OUTPUT and /tmp, and nowhere else"
+    return ""
 
 
 def _own_failure(step: StepSeen) -> tuple[str, str, bool]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
@@ -55,6 +58,42 @@ def test_a_row_that_is_held_by_another_test_names_one_that_is_there():
     names = [state.removeprefix("by ") for state in listed().values() if state.startswith("by ")]
     assert [name for name in names if not any(f"def {name}(" in t or f'"{name}"' in t for t in texts)] == []
     assert names
+
+
+TESTS_OF_A_ROW = """
+import pytest
+from tests.corpus import standing
+
+@pytest.mark.parametrize("x", [pytest.param(1, id="Y01-without"), pytest.param(2, id="no row")])
+def test_it(x):
+    assert x
+
+@pytest.mark.apart("")
+def test_y02_apart_without_a_word():
+    assert True
+
+@pytest.mark.apart("nothing of it reaches a controller")
+def test_y03_apart():
+    assert True
+
+def test_row():
+    \"\"\"Y04.\"\"\"
+    standing.ASSERTED.append("as `play` does")
+"""
+
+
+def test_no_row_counts_as_tested_without_the_standing_rule(tmp_path):
+    (tmp_path / "test_rows.py").write_text(TESTS_OF_A_ROW)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.corpus.rows", "-p", "no:cacheprovider", str(tmp_path)]
+    env = {"PYTHONPATH": str(TESTS.parent), "PATH": os.defpath}
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120).stdout
+    assert "Y01 was tested without the standing rule" in said
+    assert "the mark apart says why" in said
+    assert "2 failed, 3 passed" in said
+    assert (
+        "bad-input corpus: 2 rows (Y 2) in 2 cases; the standing rule was asserted under 1 of them (Y 1)" in said
+    )
 
 
 def test_every_row_has_a_state_that_is_known():

@@ -84,6 +84,13 @@ ENDED = [
         "the training program ended with exit code 255: exec /usr/bin/python: exec format error",
     ),
     (
+        "J09-writes beside the places for it",
+        ended("train", 1, "Error", "OSError: [Errno 30] Read-only file system: '/model.bin'"),
+        "TrainingFailed",
+        "the training program ended with exit code 1: OSError: [Errno 30] Read-only file system: '/model.bin'; "
+        "a pod can write to its work directory, MAINSPRING_OUTPUT and /tmp, and nowhere else",
+    ),
+    (
         "D18-more data than the memory of the step",
         ended("fetch", 137, "OOMKilled"),
         "OutOfMemory",
