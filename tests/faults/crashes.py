@@ -21,6 +21,8 @@ from tests.faults.scene import STAGES, Scene, Stuck
 Point = tuple[int, str, int, str]
 """Stage, write, its number in the stage, "before" or "after"."""
 CRASH_STAGE_S = 180.0
+REST_S = 4.0
+"""More than three polls of the repository."""
 
 
 @dataclass
@@ -59,6 +61,8 @@ def tell(plane: ControlPlane, namespace: str, directory: Path, tracking_uri: str
                 scene.proxy.rules.clear()
                 marks.append(len(scene.proxy.passed))
             result.wrong = settled(scene)
+            # L1: nothing is written when nothing changes.
+            scene.wait(lambda: scene.quiet(REST_S), f"nothing is written for {REST_S:.0f} s at rest")
         except Stuck as stuck:
             result.wrong = [str(stuck)[:4000]]
         result.wrong += history(scene)
