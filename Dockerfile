@@ -19,12 +19,12 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
        --require-hashes -r requirements/bootstrap.txt -r requirements/build.txt
 COPY requirements/prune.sh requirements/
 
-# Our own package, and what puts it into an environment; the images' last and smallest layer.
+# Our own package, as it lies in an environment.
 FROM tools AS own
+COPY requirements/install.sh requirements/
 COPY pyproject.toml README.md LICENSE ./
 COPY controller controller
-COPY requirements/install.sh /own/
-RUN /opt/build/bin/python -m hatchling build --target wheel --directory /own && cp /opt/build/bin/uv /own/
+RUN sh requirements/install.sh /opt/mainspring /own
 
 # One environment for each image, without pip; tests and headers of packages are left out, bytecode is not: a root
 # file system that cannot be written would have every process compile anew.
@@ -82,9 +82,7 @@ LABEL org.opencontainers.image.title="mainspring-operator" \
       org.opencontainers.image.description="Makes the models that are served match what Git asks for"
 CMD ["python", "-m", "controller.reconcile"]
 COPY --from=operator-env /opt/mainspring /opt/mainspring
-USER 0:0
-RUN --mount=type=bind,from=own,source=/own,target=/tmp/own sh /tmp/own/install.sh /opt/mainspring
-USER 65532:65532
+COPY --from=own /own /opt/mainspring
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}"
@@ -94,9 +92,7 @@ LABEL org.opencontainers.image.title="mainspring-jobs" \
       org.opencontainers.image.description="Steps of a training Job, and what training programs find by default"
 CMD ["mainspring", "--help"]
 COPY --from=jobs-env /opt/mainspring /opt/mainspring
-USER 0:0
-RUN --mount=type=bind,from=own,source=/own,target=/tmp/own sh /tmp/own/install.sh /opt/mainspring
-USER 65532:65532
+COPY --from=own /own /opt/mainspring
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}"
@@ -114,7 +110,7 @@ LABEL org.opencontainers.image.title="mainspring-server" \
       org.opencontainers.image.description="Serves one verified model over HTTP, and predicts hold-outs with the same code"
 CMD ["python", "-m", "controller.serving.server", "--help"]
 COPY --from=server-env /opt/mainspring /opt/mainspring
-RUN --mount=type=bind,from=own,source=/own,target=/tmp/own sh /tmp/own/install.sh /opt/mainspring
+COPY --from=own /own /opt/mainspring
 USER 65532:65532
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -14,6 +14,8 @@ for package in numpy pandas scipy sklearn pyarrow matplotlib mpl_toolkits skops 
   find "$packages/$package" -type d -name tests -prune -exec rm -rf {} +
 done
 rm -rf "$packages/pyarrow/include" "$packages/numpy/_core/include" "$packages/pyarrow/src"
+# Arrow's remote procedure calls, which nothing here speaks.
+rm -f "$packages"/pyarrow/libarrow_flight* "$packages"/pyarrow/libarrow_python_flight* "$packages"/pyarrow/_flight*
 # A second copy of every class of the client, for asyncio: 40 MB that nothing here imports.
 rm -rf "$packages/kubernetes/aio"
 find "$packages" -type d -name __pycache__ -prune -exec rm -rf {} +

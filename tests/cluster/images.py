@@ -1,8 +1,8 @@
 """Builds our images from the repository's Dockerfile on machines that reach no image registry.
 
 The base is a Debian made here by mmdebstrap, under the name that the Dockerfile's BASE is then set to.  Everything
-is made once per content and kept in the cache directory: the builder's layers, and one archive per image that a
-node imports.  The machine's package index and certificates are handed to the build as secrets, so they are in no
+is made once per content and kept in the cache directory: the builder's layers, and a layout of images that a node
+imports.  The machine's package index and certificates are handed to the build as secrets, so they are in no
 image and in no file of the repository.  Root only.
 """
 
@@ -12,19 +12,18 @@ import ast
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller import __version__
+from tests.cluster import oci
 from tests.cluster.build import SOURCES, cache_directory, locked, say
-from tests.cluster.oci import write_image
+from tests.cluster.oci import Image
 from tests.cluster.packages import IMAGES, installed
 
 if TYPE_CHECKING:
@@ -48,45 +47,44 @@ class ImageFailed(RuntimeError):
     """An image could not be built; the message ends with what the builder printed."""
 
 
-@dataclass(frozen=True)
-class Image:
-    """An image in the cache: its name with a tag, an archive that nodes import, its uncompressed size in bytes."""
-
-    name: str
-    archive: Path
-    size: int
-
-
 def base_image() -> Image:
     """A Debian bookworm with what the three images have in common, made now if this machine has none.
 
     Raises NotInstalled without root or packages, ImageFailed when mmdebstrap fails.
     """
     key = hashlib.sha256("\n".join(_BASE_OPTIONS).encode()).hexdigest()[:12]
-    place = cache_directory() / "images"
-    place.mkdir(exist_ok=True)
-    archive, name = place / f"base-{key}.tar", f"localhost/mainspring-base:{key}"
-    with locked(place / "base.lock", "the base image"):
-        if not archive.exists():
-            installed(IMAGES, "building images")
-            _make_base(archive, name)
-    return Image(name, archive, _size(archive))
+    return _made("base", f"localhost/mainspring-base:{key}")
 
 
 def build(target: str) -> Image:
     """The image of a target of the Dockerfile, built now unless this very content was built before."""
     base = base_image()
-    key = _content_key(base.name)
+    return _made(target, f"localhost/mainspring-{target}:{_content_key(base.name)}", base.name)
+
+
+def _made(target: str, name: str, base: str = "") -> Image:
     place = cache_directory() / "images"
-    archive, name = place / f"{target}-{key}.tar", f"localhost/mainspring-{target}:{key}"
+    place.mkdir(exist_ok=True)
+    layout = place / "layout"
     with locked(place / "build.lock", "images"):
-        if not archive.exists():
+        if name not in oci.images(layout):
             installed(IMAGES, "building images")
-            _Builder(place).build(base, target, name, archive)
-            for old in place.glob(f"{target}-*.tar"):
-                if old != archive:
-                    old.unlink()
-    return Image(name, archive, _size(archive))
+            builder = _Builder(place)
+            started = time.monotonic()
+            say(f"making the image {name} (minutes the first time)")
+            if base:
+                builder.build(base, target, name)
+            else:
+                builder.make_base(name)
+            builder.publish(name, layout)
+            # What the target was before is of no use to anybody.
+            earlier = {each for each in oci.images(layout) if each.startswith(name.partition(":")[0] + ":")} - {
+                name
+            }
+            builder.forget(earlier)
+            oci.keep(layout, set(oci.images(layout)) - earlier)
+            say(f"{name}: {oci.images(layout)[name].size / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
+        return oci.images(layout)[name]
 
 
 class _Builder:
@@ -100,29 +98,34 @@ class _Builder:
         # Fast where the kernel can; inside of some containers it cannot.
         self._driver = "overlay" if self._run(["images"], driver="overlay").returncode == 0 else "vfs"
 
-    def build(self, base: Image, target: str, name: str, archive: Path) -> None:
-        """Build `target` on `base`, call it `name` and write it to `archive`."""
-        started = time.monotonic()
-        say(f"building the image {name} (minutes the first time)")
-        if self._run(["inspect", "--type", "image", base.name]).returncode:
-            self._must(["pull", *self._trusting(), f"docker-archive:{base.archive}"])
+    def make_base(self, name: str) -> None:
+        """Make a Debian and call it `name`."""
+        with tempfile.TemporaryDirectory(dir=self._place / "tmp") as scratch:
+            layer, archive = Path(scratch) / "layer.tar", Path(scratch) / "image.tar"
+            command = ["mmdebstrap", "--quiet", *_BASE_OPTIONS, *_proxies(), "bookworm", str(layer), *_mirrors()]
+            environment = {**os.environ, "TMPDIR": scratch}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ImageFailed(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-3000:]}")
+            path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+            oci.write_image(archive, name, layer, {"Env": [path], "Cmd": ["bash"]})
+            self._must(["pull", *self._trusting(), f"docker-archive:{archive}"])
+
+    def build(self, base: str, target: str, name: str) -> None:
+        """Build `target` on `base` and call it `name`."""
         with tempfile.TemporaryDirectory(dir=self._place / "tmp") as secrets:
             command = ["bud", "--isolation", "chroot", "--layers", "--pull-never", *self._trusting()]
-            command += ["--build-arg", f"BASE={base.name}", *_secrets(Path(secrets))]
+            command += ["--build-arg", f"BASE={base}", *_secrets(Path(secrets))]
             self._must([*command, "--target", target, "--tag", name, str(ROOT)])
-        partial = archive.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        self._must(["push", *self._trusting(), name, f"docker-archive:{partial}:{name}"])
-        partial.rename(archive)
-        self._forget(target, name)
-        say(f"{name}: {_size(archive) / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
 
-    def _forget(self, target: str, name: str) -> None:
-        """Drop earlier images of the target; layers that the newest shares stay."""
-        listed = self._run(["images", "--format", "{{.Name}}:{{.Tag}}"]).stdout.split()
-        old = [each for each in listed if each.startswith(f"localhost/mainspring-{target}:") and each != name]
-        if old:
-            self._run(["rmi", *old])
+    def publish(self, name: str, layout: Path) -> None:
+        """Put an image into a layout, which then has those of its layers that it lacked."""
+        self._must(["push", *self._trusting(), name, f"oci:{layout}:{name}"])
+
+    def forget(self, names: set[str]) -> None:
+        """Drop images; layers that others share stay."""
+        if names:
+            self._run(["rmi", *names])
 
     def _trusting(self) -> list[str]:
         return ["--signature-policy", str(self._policy)]
@@ -144,20 +147,6 @@ class _Builder:
         return subprocess.run(
             [*command, *arguments], env=environment, capture_output=True, text=True, errors="replace", check=False
         )
-
-
-def _make_base(archive: Path, name: str) -> None:
-    say(f"making the base image {name} (once; a minute or two)")
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        layer, partial = Path(scratch) / "layer.tar", Path(scratch) / "image.tar"
-        command = ["mmdebstrap", "--quiet", *_BASE_OPTIONS, *_proxies(), "bookworm", str(layer), *_mirrors()]
-        environment = {**os.environ, "TMPDIR": scratch}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ImageFailed(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-3000:]}")
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        write_image(partial, name, layer, {"Env": [path], "Cmd": ["bash"]})
-        partial.rename(archive)
 
 
 def _mirrors() -> list[str]:
@@ -241,26 +230,15 @@ def _context() -> Iterator[Path]:
             yield from sorted(f for f in place.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
 
 
-def _size(archive: Path) -> int:
-    """Layers in our archives are not compressed, so an archive is as large as its image."""
-    return archive.stat().st_size
-
-
 def imported(node: Node) -> dict[str, str]:
     """Give the node our images and their base; their names by target, and `base`.
 
     The chart's own names for this version, without a registry, then name them too.
     """
     made = {"base": base_image(), **{target: build(target) for target in TARGETS}}
-    there = node.images()
     for image in made.values():
-        if image.name not in there:
-            node.import_image(image.archive)
+        node.import_image(image)
     for target in TARGETS:
         node.tag_image(made[target].name, f"docker.io/library/mainspring-{target}:{__version__}")
+    node.keep_images({image.name for image in made.values()})
     return {target: image.name for target, image in made.items()}
-
-
-def remove_all() -> None:
-    """Remove every image, archive and layer from the cache."""
-    shutil.rmtree(cache_directory() / "images", ignore_errors=True)

@@ -8,8 +8,10 @@ images are imported from archives.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import yaml
 
 from tests.cluster.build import built
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.oci import write_image, write_layer
+from tests.cluster.oci import Image, write_image, write_layer
 from tests.cluster.packages import CNI, NODE, installed
 from tests.cluster.processes import NotReady, Server, wait_until
 from tests.cluster.sandbox import Sandbox, run
@@ -26,6 +28,7 @@ from tests.cluster.sandbox import Sandbox, run
 NAME = "node"
 PAUSE = "mainspring.test/pause:1"
 DEADLINE = 180.0
+_CTR = ("ctr", "--namespace", "k8s.io")
 _SOCKET = "/run/containerd/containerd.sock"
 # What is written to `lib/node` is found here by those inside.
 _INSIDE = Path("/var/lib/node")
@@ -69,7 +72,7 @@ class Node:
         return node
 
     def stop(self) -> None:
-        """Stop everything and remove the unpacked images; logs and the control plane's directory stay."""
+        """Stop everything; logs and the control plane's directory stay, images for the next node."""
         self.plane.stop()
         for server in reversed(self._servers):
             server.stop()
@@ -77,17 +80,41 @@ class Node:
         self.sandbox.stop()
         shutil.rmtree(self.directory / "lib", ignore_errors=True)
 
-    def import_image(self, archive: Path) -> None:
+    def import_image(self, image: Image) -> None:
+        """Give the node an image, unless it has it; only layers that it lacks are read."""
+        if image.name in self.images():
+            return
+        there = self.sandbox.images / "io.containerd.content.v1.content" / "blobs" / "sha256"
+        command = self.sandbox.inside([*_CTR, "images", "import", "-"])
+        with (
+            (self.directory / "import.log").open("w+") as log,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as ctr,
+        ):
+            assert ctr.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # its exit code and log say why it left
+                image.write(ctr.stdin, lambda digest: not (there / digest).exists())
+                ctr.stdin.close()
+            if code := ctr.wait():
+                log.seek(0)
+                raise NotReady(f"importing {image.name} ended with {code}: {log.read()[-2000:]}")
+
+    def import_archive(self, archive: Path) -> None:
         """Give the node the image of an archive as `docker save` writes it; pods name it by its tag."""
-        self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "import", str(archive)], seconds=600)
+        self.sandbox.run([*_CTR, "images", "import", str(archive)], seconds=600)
 
     def tag_image(self, name: str, other: str) -> None:
         """Give an image of the node another name too, in full: with its registry."""
-        self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "tag", "--force", name, other])
+        self.sandbox.run([*_CTR, "images", "tag", "--force", name, other])
 
     def images(self) -> set[str]:
         """The names of the images that pods can use."""
-        return set(self.sandbox.run(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"]).split())
+        return set(self.sandbox.run([*_CTR, "images", "list", "--quiet"]).split())
+
+    def keep_images(self, names: set[str]) -> None:
+        """Remove images that earlier runs left, all of ours but those of these names."""
+        others = {name for name in self.images() if name.startswith("localhost/")} - names
+        if others:
+            self.sandbox.run([*_CTR, "images", "remove", "--sync", *sorted(others)])
 
     def kubectl(self, *arguments: str, seconds: float = 120) -> str:
         """Run kubectl as an administrator; its standard output.  Raises NotReady with what it said."""
@@ -99,9 +126,9 @@ class Node:
             file = self._files / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
-        containerd = self._serve("containerd", ["containerd", "--config", str(_INSIDE / "containerd.toml")])
-        wait_until(self._containerd_answers, "waiting for containerd", DEADLINE, containerd)
-        self._import_pause()
+        self._start_containerd()
+        if PAUSE not in self.images():
+            self._import_pause()
         kube, kubeconfig = str(self.plane.kube), f"--kubeconfig={self.plane.kubeconfig}"
         kubelet = [kube, "kubelet", f"--kubeconfig={_INSIDE / 'kubelet.kubeconfig'}"]
         kubelet += [
@@ -123,6 +150,22 @@ class Node:
         self._serve("coredns", [kube, "coredns", "-conf", str(_INSIDE / "Corefile")])
         wait_until(self._ready, "waiting for the node to be ready", DEADLINE, *self._servers)
 
+    def _start_containerd(self) -> None:
+        """Start containerd on the images of earlier runs, and without their containers."""
+        command = ["containerd", "--config", str(_INSIDE / "containerd.toml")]
+        for _ in range(2):
+            containerd = self._serve("containerd", command)
+            wait_until(self._containerd_answers, "waiting for containerd", DEADLINE, containerd)
+            old = self.sandbox.run([*_CTR, "containers", "list", "--quiet"]).split()
+            if not old:
+                return
+            self.sandbox.run([*_CTR, "containers", "remove", *old])
+            # It knows what it has removed only from its next start on.
+            self._servers.remove(containerd)
+            containerd.stop()
+            shutil.rmtree(self.sandbox.images / "io.containerd.grpc.v1.cri", ignore_errors=True)
+        raise NotReady("containerd still lists containers of an earlier run after they were removed")
+
     def _serve(self, name: str, command: list[str]) -> Server:
         server = Server(name, self.sandbox.inside(command), self.directory / f"{name}.log")
         self._servers.append(server)
@@ -130,7 +173,7 @@ class Node:
 
     def _containerd_answers(self) -> bool:
         try:
-            self.sandbox.run(["ctr", "version"], seconds=20)
+            self.sandbox.run([*_CTR, "version"], seconds=20)
         except NotReady:
             return False
         return True
@@ -145,7 +188,7 @@ class Node:
             layer, archive = Path(scratch) / "layer.tar", Path(scratch) / "image.tar"
             write_layer(layer, {"/pause": built() / "pause"})
             write_image(archive, PAUSE, layer, {"Entrypoint": ["/pause"]})
-            self.import_image(archive)
+            self.import_archive(archive)
 
     def _configurations(self) -> dict[str, str]:
         certificate, key = self.plane.authority.client("kubelet", f"system:node:{NAME}", "system:nodes")

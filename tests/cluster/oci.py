@@ -1,6 +1,7 @@
-"""Writes container images without any container tool: one layer, one configuration, as `docker save` would.
+"""Container images as files: writes ones of a single layer, and hands a layout's images on blob by blob.
 
-The same input gives the same bytes.  Nothing here runs or reads an image.
+An archive is what `docker save` writes; a layout is a directory as the Open Container Initiative describes it, in
+which images share their layers.  Nothing here runs an image or asks a container tool.
 """
 
 from __future__ import annotations
@@ -9,9 +10,81 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+NAME = "org.opencontainers.image.ref.name"
+# By this one containerd calls an image that it imports.
+_CONTAINERD = "io.containerd.image.name"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a layout: its name with a tag, its entry in the index, its blobs and layers (as SHA-256)."""
+
+    name: str
+    layout: Path
+    entry: Mapping[str, Any]
+    blobs: tuple[str, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes its layers take when they are unpacked."""
+        return sum(_unpacked(self._blob(digest)) for digest in self.layers)
+
+    def _blob(self, digest: str) -> Path:
+        return self.layout / "blobs" / "sha256" / digest
+
+    def write(self, stream: IO[bytes], wanted: Callable[[str], bool]) -> None:
+        """Write it as a tar file that containerd imports, with those blobs for which `wanted` is true."""
+        described = {**self.entry, "annotations": {_CONTAINERD: self.name}}
+        with tarfile.open(fileobj=stream, mode="w|") as tar:
+            _add(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+            for digest in filter(wanted, self.blobs):
+                _add(tar, f"blobs/sha256/{digest}", self._blob(digest))
+            _add(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [described]}).encode())
+
+
+def images(layout: Path) -> dict[str, Image]:
+    """The images of a layout by name; none where there is no layout."""
+    index = layout / "index.json"
+    described = json.loads(index.read_text())["manifests"] if index.exists() else []
+    return {each["annotations"][NAME]: _image(layout, each) for each in described}
+
+
+def keep(layout: Path, names: set[str]) -> None:
+    """Take all other images out of a layout, and the blobs that nothing names any more."""
+    kept = [image for name, image in images(layout).items() if name in names]
+    index = {"schemaVersion": 2, "manifests": [image.entry for image in kept]}
+    (layout / "index.json").write_text(json.dumps(index))
+    blobs = {digest for image in kept for digest in image.blobs}
+    for blob in (layout / "blobs" / "sha256").iterdir():
+        if blob.name not in blobs:
+            blob.unlink()
+
+
+def _image(layout: Path, entry: Mapping[str, Any]) -> Image:
+    manifest = json.loads((layout / "blobs" / "sha256" / _hex(entry)).read_text())
+    layers = tuple(_hex(layer) for layer in manifest["layers"])
+    return Image(
+        entry["annotations"][NAME], layout, entry, (_hex(entry), _hex(manifest["config"]), *layers), layers
+    )
+
+
+def _unpacked(blob: Path) -> int:
+    with blob.open("rb") as content:
+        if content.read(2) != b"\x1f\x8b":
+            return blob.stat().st_size
+        # A gzip file ends with the size of what it holds.
+        content.seek(-4, io.SEEK_END)
+        return int.from_bytes(content.read(), "little")
+
+
+def _hex(part: Mapping[str, Any]) -> str:
+    return str(part["digest"]).removeprefix("sha256:")
 
 
 def write_image(archive: Path, name: str, layer: Path, config: Mapping[str, Any]) -> None:
@@ -58,8 +131,5 @@ def _add(tar: tarfile.TarFile, name: str, source: Path | bytes, mode: int = 0o64
 
 
 def _digest(file: Path) -> str:
-    def read(content: IO[bytes]) -> str:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
     with file.open("rb") as content:
-        return read(content)
+        return hashlib.file_digest(content, "sha256").hexdigest()

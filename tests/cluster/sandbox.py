@@ -38,6 +38,7 @@ _SETUP = """
 set -eu
 read -r pid rest < /proc/self/stat
 mount --bind "$1/lib" /var/lib
+mount --bind "$4" /var/lib/containerd
 mount --bind "$1/log" /var/log
 mount -t tmpfs tmpfs /run
 mkdir /run/netns /run/lock
@@ -58,7 +59,8 @@ class Sandbox:
 
     number: 0 to 15; machine: the machine's address towards it (an API server binds it); address: its own;
     pods, services: the ranges of addresses within it, which the machine reaches through it; cgroup: the control
-    group of its pods; directory: `lib` is its /var/lib and `log` its /var/log.
+    group of its pods; directory: `lib` is its /var/lib and `log` its /var/log; images: its
+    /var/lib/containerd, which the next sandbox of this number finds as it was left.
     """
 
     def __init__(self, directory: Path, number: int, lock: IO[str]) -> None:
@@ -66,6 +68,7 @@ class Sandbox:
         self.machine, self.address = f"10.201.{number}.1", f"10.201.{number}.2"
         self.pods, self.services = f"10.202.{number}.0/24", f"10.203.{number}.0/24"
         self.cgroup = f"mainspring-{number}"
+        self.images = cache_directory() / f"containerd-{number}"
         self._device = f"mainspring{number}"
         self._pid = 0
         self._holder: Server | None = None
@@ -110,8 +113,8 @@ class Sandbox:
         self._lock.close()
 
     def _enter(self) -> None:
-        for name in ("lib", "log"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        for place in (self.directory / "lib" / "containerd", self.directory / "log", self.images):
+            place.mkdir(parents=True, exist_ok=True)
         for setting, value in _KERNEL.items():
             file = self.directory / "kernel" / setting
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,15 +122,8 @@ class Sandbox:
         told = self.directory / "pid"
         told.unlink(missing_ok=True)
         command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "slave"]
-        command += [
-            "/bin/sh",
-            "-c",
-            _SETUP,
-            "sandbox",
-            str(self.directory),
-            str(built() / "pause"),
-            " ".join(_KERNEL),
-        ]
+        command += ["/bin/sh", "-c", _SETUP, "sandbox", str(self.directory), str(built() / "pause")]
+        command += [" ".join(_KERNEL), str(self.images)]
         self._holder = Server("sandbox", command, self.directory / "sandbox.log")
         wait_until(told.exists, "waiting for the sandbox", 30, self._holder)
         self._pid = int(told.read_text())

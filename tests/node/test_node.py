@@ -62,14 +62,13 @@ def pod(name, *containers, **spec):
 def finished(node: Node, place: str, name: str) -> tuple[int, str]:
     """Wait for the end of a pod's only container; its exit code and what it printed."""
 
-    def ended():
+    def ended() -> list[int]:
         status = node.plane.request("GET", f"/api/v1/namespaces/{place}/pods/{name}")["status"]
         states = [each["state"] for each in status.get("containerStatuses", [])]
         return [state["terminated"]["exitCode"] for state in states if "terminated" in state]
 
-    found: list[int] = []
-    wait_until(lambda: found.extend(ended()) or found, f"waiting for pod {name} to end", 120)
-    return found[0], node.kubectl("logs", f"--namespace={place}", name)
+    wait_until(ended, f"waiting for pod {name} to end", 120)
+    return ended()[0], node.kubectl("logs", f"--namespace={place}", name)
 
 
 @pytest.fixture
