@@ -80,7 +80,7 @@ def objects(model: ModelSpec, owner: Manifest) -> list[Manifest]:
     built = manifests.revision_object(model, owner, name, pinning.as_manifest(pinned))
     revision = parse(built)
     assert isinstance(revision, ModelRevision)
-    common = {
+    common: dict[str, Any] = {
         "attempt": 1,
         "deadline_s": model.spec.training.active_deadline_seconds,
         "tracking_uri": "http://mlflow:5000",
