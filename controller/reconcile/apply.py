@@ -13,7 +13,8 @@ from typing import assert_never
 
 from controller.api.base import dump
 from controller.api.hashes import canonical
-from controller.clients.errors import ClientError, Conflict
+from controller.api.meta import Manifest, key_of
+from controller.clients.errors import ClientError, Conflict, Denied
 from controller.plan.actions import (
     Action,
     ApplyManifest,
@@ -127,5 +128,20 @@ async def _start_training(world: World, action: StartTraining) -> None:
     tasks = {step: dict(task) for step, task in action.tasks.items()}
     tasks["evaluate"]["run"] = run
     files = {f"{step}.json": json.dumps(task) for step, task in tasks.items()}
-    await world.kube.apply(task_map(job, files))
+    await _hand_tasks(world, job, task_map(job, files))
     await world.kube.apply(job)
+
+
+async def _hand_tasks(world: World, job: Manifest, tasks: Manifest) -> None:
+    """Write the tasks of a Job.
+
+    They are immutable. Those of a Job that is gone, or that a crash kept from being made, may be others by now, since
+    the champion to compare with has changed. They are made anew, but never under a Job that is there.
+    """
+    try:
+        await world.kube.apply(tasks)
+    except Denied as error:
+        if error.reason != "Invalid" or await world.kube.get(key_of(job)) is not None:
+            raise
+        await world.kube.delete(key_of(tasks))
+        await world.kube.apply(tasks)

@@ -43,6 +43,8 @@ class Cast:
     """The same inputs trained again give other bytes."""
     jumps: bool = False
     """The clock jumps."""
+    losses: bool = False
+    """Entries of the ledger are damaged."""
 
 
 class Arena:

@@ -202,11 +202,13 @@ async def alias_by_hand(arena: Arena, rng: random.Random) -> None:
 
 
 async def junk_entry(arena: Arena, rng: random.Random) -> None:
-    """Somebody appends to the ledger what our key did not sign, well made or not, or one of our entries again."""
+    """Somebody appends to the ledger what our key did not sign, or one of our entries again; or one is lost."""
     down, arena.registry.down = arena.registry.down, False
     blobs = await arena.registry.read_ledger("bikes", "default")
     entries = truth.chain(blobs, "bikes", "default")
-    if entries:
+    if entries and arena.cast.losses and rng.random() < 0.7:
+        arena.registry.lose("bikes", "default", rng.choice(entries).seq)
+    elif entries:
         junk = b'{"payload": "forged"}' if rng.random() < 0.3 else rng.choice(blobs)
         if rng.random() < 0.6:
             junk = _forged(entries, rng.choice(entries), len(blobs) + 1)
@@ -241,13 +243,14 @@ HAPPENINGS: dict[Happening, int] = {
     servers_break: 3,
     server_restarts: 2,
     answers: 4,
-    requests: 3,
-    telemetry: 2,
+    requests: 6,
+    telemetry: 6,
     tick: 60,
     calm: 16,
     mended: 16,
     jump: 2,
     people.push: 6,
+    people.improve: 10,
     people.push_code: 2,
     people.revert: 2,
     people.force_push: 1,

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from controller.clients import registry_names as names
 from controller.clients.errors import NotFound, Unavailable
 from controller.clients.git_types import GitRef, Head, TreeEntry
 from tests.support.fake_registry import FakeRegistry
@@ -110,6 +111,12 @@ class Registry(FakeRegistry):
         super().__init__()
         self.trouble = Trouble()
 
+    def lose(self, name: str, environment: str, seq: int) -> None:
+        """Damage an entry of a ledger for good."""
+        for run in self.runs.values():
+            if run.tags.get(names.TAG_LEDGER) == f"{name}/{environment}":
+                run.artifacts[names.entry_path(seq)] = b"damaged"
+
 
 def broken(what: str) -> Unavailable:
     """Build the error of a server that fails."""
@@ -149,6 +156,8 @@ class Doubtful:
             if name not in self.READS and not self._inner.down:
                 await self._told(f"before {name}", args, kwargs)
             result = await found(*args, **kwargs)
+            if fault == "after" and name in self.READS:
+                raise broken(name)  # The answer was lost: nobody knows what was in it.
             await self._told(name, args, (kwargs, result))
             if fault == "after":
                 raise broken(name)

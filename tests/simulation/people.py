@@ -24,6 +24,13 @@ async def push(arena: Arena, rng: random.Random) -> None:
     arena.git.push(f"Quality {value.decode()}", {"quality": value})
 
 
+async def improve(arena: Arena, rng: random.Random) -> None:
+    """A commit that makes a better model than any before, by little."""
+    best = min(arena.models.values(), default=60.0)
+    value = f"{max(best - rng.choice((1, 2, 3)), 1):g}"
+    arena.git.push(f"Quality {value}", {"quality": value.encode()})
+
+
 async def push_code(arena: Arena, rng: random.Random) -> None:
     """A commit of code or data."""
     path = rng.choice(("train.py", "data.csv", "README.md"))

@@ -48,29 +48,36 @@ def _entry(blob: bytes) -> tuple[LedgerEntry, str] | None:
 
 
 def chain(blobs: Sequence[bytes], name: str, environment: str) -> list[LedgerEntry]:
-    """Read the entries that count: signed, of this model, under their own number, after the one before."""
+    """Read the entries that count: signed, of this model, under their own number, after the one before.
+
+    After entries that nobody can read any more the next one counts, whatever it follows.
+    """
     found: list[LedgerEntry] = []
-    head = ""
+    head, ours = "", 0
     for slot, blob in enumerate(blobs, start=1):
         opened = _entry(bytes(blob))
-        if opened is None:
+        if opened is None or (opened[0].name, opened[0].environment, opened[0].seq) != (name, environment, slot):
             continue
         entry, digest = opened
-        if (entry.name, entry.environment, entry.seq, entry.prev) == (name, environment, slot, head):
+        gap = slot - ours > 1 and ours == (found[-1].seq if found else 0) and entry.prev
+        ours = slot
+        if entry.prev == head or gap:
             found.append(entry)
             head = digest
     return found
 
 
 def champion(entries: Sequence[LedgerEntry]) -> str:
-    """Name the champion."""
-    return next((e.champion for e in reversed(entries) if e.kind in ("Promoted", "RolledBack")), "")
+    """Name the champion: the newest entry says it, unless none that is left does."""
+    made = next((e.champion for e in reversed(entries) if e.kind in ("Promoted", "RolledBack")), "")
+    return (entries[-1].champion if entries else "") or made
 
 
 def champion_digest(entries: Sequence[LedgerEntry]) -> str:
     """Name the bytes of the champion."""
     name = champion(entries)
-    return next((e.digest for e in reversed(entries) if e.revision == name and e.kind == "Promoted"), "")
+    own = [e for e in reversed(entries) if e.revision == name]
+    return next((e.digest for kind in ("Promoted", "Admitted") for e in own if e.kind == kind), "")
 
 
 def requested(model: Manifest) -> datetime | None:

@@ -51,6 +51,7 @@ def cast_of(seed: int) -> Cast:
         repository=rng.random() < 0.3,
         fresh_bytes=rng.random() < 0.3,
         jumps=rng.random() < 0.3,
+        losses=seed % 7 == 6,
     )
 
 

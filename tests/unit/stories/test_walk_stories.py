@@ -84,3 +84,24 @@ async def test_what_people_made_with_the_labels_of_a_model_is_left_alone_and_hin
     assert "by-hand" in names
     assert len(names) == 2
     assert await s.store.get(Key("Service", "default", "by-hand")) is not None
+
+
+async def test_a_training_begins_though_the_tasks_of_a_broken_start_compare_with_another_champion() -> None:
+    s = HardSimulation()
+    await first_commit(s)
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.settle()
+    (job,) = [j for j in await s.store.list("Job") if not (j.get("status") or {}).get("conditions")]
+    key = Key("ConfigMap", "default", job["metadata"]["name"])
+    tasks = await s.store.get(key)
+    assert tasks is not None
+    await s.store.delete(key_of(job))
+    await s.store.delete(key)
+    fresh = {k: v for k, v in tasks["metadata"].items() if k in ("name", "namespace", "labels", "ownerReferences")}
+    await s.store.apply({**tasks, "metadata": fresh, "data": {**tasks["data"], "predict-champion.json": "{}"}})
+    await s.run(300)
+    ready = await s.condition()
+    assert (ready["status"], ready["reason"]) == ("True", "Succeeded"), ready["message"]
+    again = await s.store.get(key)
+    assert again is not None
+    assert again["data"] == tasks["data"]
