@@ -33,7 +33,7 @@ demo: $(READY) ## The whole loop on this machine: commit, serve, refuse, canary,
 
 .PHONY: test
 test: $(READY) operator-env ## Every test (TESTFLAGS="-k gates -x" for some)
-	$(BIN)/python -m pytest $(TESTFLAGS)
+	$(BIN)/python -m tests.support.halves $(TESTFLAGS)
 
 .PHONY: operator-env
 operator-env: $(READY) ## Make .venv-operator: the operator's lock and our wheel, nothing else
