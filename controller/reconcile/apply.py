@@ -135,8 +135,8 @@ async def _start_training(world: World, action: StartTraining) -> None:
 async def _hand_tasks(world: World, job: Manifest, tasks: Manifest) -> None:
     """Write the tasks of a Job.
 
-    They are immutable. Those of a Job that is gone, or that a crash kept from being made, may be others by now: the
-    champion has changed. They are made anew, but never under a Job that is there.
+    They are immutable. Those of a Job that is gone, or that a crash kept from being made, may be others by now:
+    the champion has changed. They are made anew, but never under a Job that is there.
     """
     try:
         await world.kube.apply(tasks)
