@@ -136,10 +136,9 @@ def _as_asked(r: Round, source: SourceSeen) -> ModelPlan:
     routed = (r.seen.route or {}).get(champion.deployment, 0) == 100
     if servers is None or servers.ready == 0 or not routed:
         r.look_in(1.0)
-        detail = f": {servers.message}" if servers is not None and servers.message else ""
-        return r.finish(
-            "False", "Progressing", f"{champion.revision} is being put in place{detail}", stage="Starting"
-        )
+        why_not = f": {servers.message}" if servers is not None and servers.message else ""
+        message = f"{champion.revision} is being put in place{traffic.handed_over(r, champion)}{why_not}"
+        return r.finish("False", "Progressing", message, stage="Starting")
     version = f" version {champion.version}" if champion.version else ""
     served = f"{champion.revision}{version} of commit {champion.commit[:7]}"
     message = f"{served} serves all requests, as {_named(source)} asks"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from controller.api.base import dump
 from controller.api.meta import Manifest
-from controller.api.pods import PodTemplate, Resources
+from controller.api.pods import PodTemplate, Resources, amount_of
 
 USER: Final = 65532
 """User and group of every process."""
@@ -175,7 +175,7 @@ def _container(
     if credentials:
         env.append({"name": "MAINSPRING_CREDENTIALS", "value": CREDENTIALS})
     default = {"train": settings.training, "server": settings.server}.get(name, settings.step)
-    wanted = (main or default) if name in ("train", "server") else settings.step
+    wanted = _filled(main, default) if main and name in ("train", "server") else default
     return {
         **container,
         "image": image,
@@ -190,6 +190,13 @@ def _container(
             "capabilities": {"drop": ["ALL"]},
         },
     }
+
+
+def _filled(main: Resources, default: Resources) -> Resources:
+    """Add what a ModelSpec leaves out, so that every container has a limit; never below what it asks for."""
+    requests = {k: v for k, v in default.requests.items() if k not in main.limits}
+    limits = {k: max(v, main.requests.get(k, v), key=amount_of) for k, v in default.limits.items()}
+    return Resources(requests={**requests, **main.requests}, limits={**limits, **main.limits})
 
 
 def _bounded(volume: Manifest, settings: PodSettings) -> Manifest:

@@ -109,6 +109,14 @@ def champions(r: Round) -> int:
     return champion_size(r, r.seen.deployments.get(r.champion.deployment) if r.champion else None)
 
 
+def handed_over(r: Round, served: Served) -> str:
+    """Say how far a champion is in the place of the one before; empty when it has all of its servers."""
+    found, before = r.seen.deployments.get(served.deployment), leaving(r)
+    if found is None or not before or has_its_place(r, served):
+        return ""
+    return f" ({found.ready} of {champion_size(r, found)} servers ready, {before[0].revision} still answers too)"
+
+
 def size_of(r: Round, target: Served) -> int:
     """Say with how many servers a revision is brought up.
 

@@ -121,7 +121,7 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
         if (ended or {}).get("reason") == "DeadlineExceeded"
         else 0,
         message=redact(str((ended or {}).get("message", "")))[:TEXT_MOST],
-        waits=redact(_waits(job, pod_status))[:TEXT_MOST],
+        waits=redact(_waits(job, pod))[:TEXT_MOST],
         suspended=bool(job.get("spec", {}).get("suspend")),
         evicted=redact(_said_of_disk(pod_status))[:TEXT_MOST],
         expires="ttlSecondsAfterFinished" in job.get("spec", {}),
@@ -152,19 +152,30 @@ def _said_of_disk(pod_status: Manifest) -> str:
     return str(pod_status.get("message", "")).strip() or "the pod was evicted"
 
 
-def _waits(job: Manifest, pod_status: Manifest) -> str:
+def _waits(job: Manifest, pod: Manifest | None) -> str:
     """Say why the pod of a Job does not start, in the words of Kubernetes; empty when it does."""
     if job.get("spec", {}).get("suspend"):
         queue = (job["metadata"].get("labels") or {}).get(LABEL_QUEUE, "")
         return f"it waits in queue {queue}" if queue else "the Job is suspended"
-    for condition in pod_status.get("conditions", ()):
+    status = job.get("status") or {}
+    made = any(status.get(count) for count in ("active", "succeeded", "failed", "terminating", "conditions"))
+    if pod is None and status.get("startTime") and not made:
+        return f"no pod could be made of it; `kubectl describe job {job['metadata']['name']}` says why"
+    return pod_waits((pod or {}).get("status") or {})
+
+
+def pod_waits(status: Manifest) -> str:
+    """Say why a pod does not start, in the words of Kubernetes, from its status; empty when it does."""
+    for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"
-    for status in (*pod_status.get("initContainerStatuses", ()), *pod_status.get("containerStatuses", ())):
-        waiting = (status.get("state") or {}).get("waiting") or {}
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))
         if reason and reason not in ("PodInitializing", "ContainerCreating"):
-            return f"{status['name']}: {reason}: {waiting.get('message', '')}"
+            last = ((container.get("lastState") or {}).get("terminated") or {}).get("message", "")
+            said = f"; it last said: {last.strip()}" if last else ""
+            return f"{container['name']}: {reason}: {waiting.get('message', '')}{said}"
     return ""
 
 

@@ -76,7 +76,8 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
     ledger = await world.ledger.read(registry_name(parsed), environment, known_entries=noted)
     typed = _typed_revisions(revisions)
-    figures = await surroundings.figures(world, parsed)
+    pods = await surroundings.pods(world, parsed)
+    figures = await surroundings.figures(world, parsed, pods)
     return ModelSeen(
         manifest=manifest,
         model=parsed,
@@ -85,7 +86,7 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         revisions=typed,
         running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
         ledger=ledger,
-        deployments={d["metadata"]["name"]: surroundings.deployment(d) for d in deployments},
+        deployments={d["metadata"]["name"]: surroundings.deployment(d, pods) for d in deployments},
         services=frozenset(s["metadata"]["name"] for s in services) - {key.name},
         route=surroundings.shares(deployments) if by_servers else surroundings.weights(route),
         attached=surroundings.attached(route),

@@ -12,26 +12,41 @@ from controller.clients.redact import redact
 from controller.plan.observed import Counters, DeploymentSeen
 from controller.plan.servers import ANNOTATION_ROUTE, ANNOTATION_SERVE, LABEL_COMPONENT, LABEL_DEPLOYMENT
 from controller.plan.verdict import Unknown
+from controller.reconcile.jobs import pod_waits
 from controller.reconcile.world import World
 
 _DIGEST = "digest="
 
 
-def deployment(manifest: Manifest) -> DeploymentSeen:
-    """Read the servers of one revision."""
+def deployment(manifest: Manifest, pods: Sequence[Manifest]) -> DeploymentSeen:
+    """Read the servers of one revision; the pods of the model say why those that are missing do not start."""
     status = manifest.get("status") or {}
-    stuck: Manifest = next(
-        (c for c in status.get("conditions", ()) if c.get("status") == "False" and c.get("message")), {}
+    name, wanted, ready = (
+        manifest["metadata"]["name"],
+        manifest["spec"]["replicas"],
+        status.get("readyReplicas", 0),
     )
     return DeploymentSeen(
-        name=manifest["metadata"]["name"],
+        name=name,
         revision=manifest["metadata"]["labels"][LABEL_REVISION],
-        replicas=manifest["spec"]["replicas"],
-        ready=status.get("readyReplicas", 0),
-        message=redact(str(stuck.get("message", ""))),
+        replicas=wanted,
+        ready=ready,
+        message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else "",
         serve=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_SERVE, ""),
         image=manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""),
     )
+
+
+def _why_missing(name: str, status: Manifest, pods: Sequence[Manifest]) -> str:
+    mine = (p for p in pods if p["metadata"]["labels"].get(LABEL_DEPLOYMENT) == name)
+    if waits := next((w for w in (pod_waits(p.get("status") or {}) for p in mine) if w), ""):
+        return waits
+    for condition in status.get("conditions", ()):
+        bad = condition.get("status") == ("True" if condition.get("type") == "ReplicaFailure" else "False")
+        # That it has fewer than it wants is known, and no reason.
+        if bad and condition.get("message") and condition.get("reason") != "MinimumReplicasUnavailable":
+            return str(condition["message"])
+    return ""
 
 
 def shares(deployments: Sequence[Manifest]) -> dict[str, int]:
@@ -113,25 +128,32 @@ def attached(route: Manifest | None) -> str:
     return str(((route or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ROUTE, ""))
 
 
-async def figures(world: World, parsed: ModelSpec) -> Figures:
+async def pods(world: World, parsed: ModelSpec) -> tuple[Manifest, ...]:
+    """Read the pods of a model: servers, and those of its trainings."""
+    labels = {LABEL_MODEL: parsed.metadata.name}
+    return await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
+
+
+async def figures(world: World, parsed: ModelSpec, pods: Sequence[Manifest]) -> Figures:
     """Ask the ready servers of a model for their figures.
 
     Local mode asks the challenger's alone: a server there is started with its digest by the same process.
     """
-    labels = {LABEL_MODEL: parsed.metadata.name}
-    if world.settings.local:
-        if not _challenger(parsed):
-            return Figures(by_revision={})
-        labels[LABEL_REVISION] = _challenger(parsed)
-    pods = await world.kube.list("Pod", namespace=parsed.metadata.namespace, labels=labels)
-    servers = [p for p in pods if LABEL_DEPLOYMENT in p["metadata"]["labels"] and _is_ready(p)]
+    local, challenger = world.settings.local, _challenger(parsed)
     by_revision: dict[str, list[Manifest]] = {}
-    for pod in servers:
-        if _is_made(pod):
-            by_revision.setdefault(pod["metadata"]["labels"].get(LABEL_REVISION, ""), []).append(pod)
+    for pod in pods:
+        labels = pod["metadata"]["labels"]
+        revision = labels.get(LABEL_REVISION, "")
+        if (
+            LABEL_DEPLOYMENT in labels
+            and _is_ready(pod)
+            and _is_made(pod)
+            and (not local or revision == challenger)
+        ):
+            by_revision.setdefault(revision, []).append(pod)
     found = {revision: await _counters(world, some) for revision, some in by_revision.items()}
     answering = [p for p in pods if p["metadata"]["labels"].get(LABEL_COMPONENT) == "server" and _is_ready(p)]
-    strangers = () if world.settings.local else tuple(p["metadata"]["name"] for p in answering if not _is_made(p))
+    strangers = () if local else tuple(p["metadata"]["name"] for p in answering if not _is_made(p))
     return Figures(by_revision=found, strangers=strangers)
 
 

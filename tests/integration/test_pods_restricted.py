@@ -6,6 +6,7 @@ The API server judges the pods, and the objects that make them, in dry runs: non
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ class Server:
 
 @pytest.fixture
 def server(control_plane: Any) -> Any:
-    name = "restricted"
+    name = f"restricted-{secrets.token_hex(4)}"
     made(control_plane, name, RESTRICTED)
     with http(control_plane) as client:
         low = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": PRIORITY}}

@@ -262,7 +262,7 @@ class ClusterSimulation(HardSimulation):
     # -- servers -----------------------------------------------------------------------------------------------
 
     async def _run_deployment(self, deployment: Manifest) -> None:
-        """Replace old servers by new ones: never fewer than wanted, one more at most, no more than there is room."""
+        """Replace old servers by new ones: never fewer than wanted, one more at most."""
         meta, template = deployment["metadata"], deployment["spec"]["template"]
         wanted, hash_ = deployment["spec"]["replicas"], hashlib.sha256(canonical(template)).hexdigest()[:8]
         labels = {LABEL_DEPLOYMENT: meta["name"]}
@@ -271,8 +271,7 @@ class ClusterSimulation(HardSimulation):
         for name in sorted(new, key=lambda n: (is_ready(new[n]), n))[: max(len(new) - wanted, 0)]:
             await self.store.delete(key_of(new.pop(name)))
             del mine[name]
-        room = self.room - await self._taken() if wanted > len(new) else 0
-        missing = min(wanted - len(new), wanted + (1 if len(mine) > len(new) else 0) - len(mine), room)
+        missing = min(wanted - len(new), wanted + (1 if len(mine) > len(new) else 0) - len(mine))
         free = (n for n in (f"{meta['name']}-{hash_}-{i}" for i in range(10_000)) if n not in new)
         for name, _ in zip(free, range(max(missing, 0)), strict=False):
             lean = {"containers": template["spec"]["containers"]}
@@ -290,17 +289,42 @@ class ClusterSimulation(HardSimulation):
         status = {"replicas": len(mine), "readyReplicas": count, "conditions": [bad] if count < wanted else []}
         await self._say(deployment, status)
 
-    async def _taken(self) -> int:
-        return sum(1 for p in await self.store.list("Pod") if LABEL_DEPLOYMENT in p["metadata"].get("labels", {}))
-
     async def _start(self, pod: Manifest) -> Manifest:
+        """Give a pod a node if there is room, and let its server be ready after a while, or never."""
+        conditions = (pod.get("status") or {}).get("conditions", ())
+        placed = any(c["type"] == "PodScheduled" and c["status"] == "True" for c in conditions)
+        if not placed and await self._taken() >= self.room:
+            text = "0/3 nodes are available: 3 Insufficient memory."
+            why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
+            return await self._say(pod, {"phase": "Pending", "conditions": [why]})
         made = _moment(pod["metadata"]["creationTimestamp"])
         never = self.never_ready(pod["metadata"]["labels"][LABEL_REVISION])
         up = not never and self.clock.now() - made >= timedelta(seconds=self.start_s)
         state = {"name": "server", "imageID": image_id(pod["spec"]["containers"][0]["image"])}
-        ready = {"type": "Ready", "status": "True" if up else "False"}
-        status = {"phase": "Running", "conditions": [ready], "podIP": "10.0.0.1", "containerStatuses": [state]}
-        return await self._say(pod, status)
+        if never:
+            told = {"exitCode": 3, "message": "ArtifactTampered: model.skops is not what was recorded"}
+            waiting = {
+                "reason": "CrashLoopBackOff",
+                "message": "back-off 40s restarting failed container=fetch-model",
+            }
+            init = {"name": "fetch-model", "state": {"waiting": waiting}, "lastState": {"terminated": told}}
+        else:
+            init = {"name": "fetch-model", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+        ready = [
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "Ready", "status": "True" if up else "False"},
+        ]
+        status = {"phase": "Running", "conditions": ready, "podIP": "10.0.0.1"}
+        return await self._say(pod, {**status, "initContainerStatuses": [init], "containerStatuses": [state]})
+
+    async def _taken(self) -> int:
+        """Count the servers that have a node."""
+        placed = 0
+        for pod in await self.store.list("Pod"):
+            conditions = (pod.get("status") or {}).get("conditions", ())
+            server = LABEL_DEPLOYMENT in pod["metadata"].get("labels", {})
+            placed += server and any(c["type"] == "PodScheduled" and c["status"] == "True" for c in conditions)
+        return placed
 
     async def _say(self, manifest: Manifest, status: Manifest) -> Manifest:
         if manifest.get("status") == status:

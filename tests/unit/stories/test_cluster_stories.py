@@ -123,6 +123,17 @@ async def the_nodes_are_full_at_the_promotion(s: ClusterSimulation) -> None:
     await s.run(120)
 
 
+async def servers_that_never_start_say_why(s: ClusterSimulation) -> None:
+    await begin(s, canary={"stepWeights": [10], "interval": "20s", "progressDeadlineSeconds": 60})
+    champion = (await s.status())["champion"]["revision"]
+    s.never_ready = lambda revision: revision != champion
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(120)
+    message = (await s.condition())["message"]
+    assert "not ready after 1m" in message
+    assert "; it last said: ArtifactTampered: model.skops is not what was recorded" in message
+
+
 async def more_servers_are_asked_for_during_a_canary(s: ClusterSimulation) -> None:
     s.start_s = 5
     await begin(s)
@@ -156,6 +167,7 @@ STORIES: dict[str, Callable[[ClusterSimulation], Awaitable[None]]] = {
         somebody_gives_the_servers_another_image,
         the_nodes_are_full_during_a_canary,
         the_nodes_are_full_at_the_promotion,
+        servers_that_never_start_say_why,
         more_servers_are_asked_for_during_a_canary,
         what_stands_beside_the_servers_is_deleted,
         *JOB_STORIES,
