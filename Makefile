@@ -98,12 +98,14 @@ lock: $(READY) ## Write the lock files anew (the newest versions within the boun
 	echo hatchling | $(BIN)/uv pip compile -q - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: bench
-bench: $(READY) ## Measure: start-up of the command line, decisions, the store
+bench: $(READY) ## Measure: the command line, decisions, the store; the operator on a real API server (half an hour)
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.repository
+	$(BIN)/python -m benchmarks.cluster --models 1000 5000
 
 .PHONY: ranges
-ranges: $(READY) ## Measure what benchmarks/ranges.json promises, and the champion gate; three minutes
+ranges: $(READY) ## Measure what benchmarks/ranges.json promises, and the champion gate; five minutes
 	$(BIN)/python -m benchmarks.check
 	$(BIN)/python -m benchmarks.champion_gate
 

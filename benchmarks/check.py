@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import git_calls, loop, validate
+from benchmarks import cluster, git_calls, loop, repository, validate
 
 RANGES = Path(__file__).with_name("ranges.json")
 
@@ -38,6 +39,25 @@ def counting() -> list[float]:
     return [many / some]
 
 
+def operating() -> list[float]:
+    """Measure the operator beside a bare watch loop: few models, since fixed costs are promised too."""
+    found = cluster.measure(models=150, rounds=1, rest_s=12.0, change_count=60, interval_s=5)
+    us, floor = found["operator"], found["bare loop"]
+    return [
+        float(sum(us.rest_writes)),
+        float(sum(us.rest_reads)),
+        statistics.median(us.memory_mib) / statistics.median(floor.memory_mib),
+        statistics.median(us.changes_ms) / statistics.median(floor.changes_ms),
+    ]
+
+
+def syncing() -> list[float]:
+    """Count the requests to Git for a commit of 100 ModelSpecs and of one."""
+    found = repository.measure(rounds=1)
+    one, many = (statistics.median(found[count].git_requests) for count in (1, 100))
+    return [many / one]
+
+
 def outside(value: float, low: float, high: float) -> float:
     """Tell how far a value is outside of its range; 0 inside."""
     return max(low - value, value - high, 0.0)
@@ -58,6 +78,10 @@ def nearest(
     return best
 
 
+MEASURES = ((parsing, 1), (looping, 2), (counting, 1), (operating, 4), (syncing, 1))
+"""What is measured, and how many of the ranges, in their order, it is about."""
+
+
 def main() -> int:
     """Measure all; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,7 +90,7 @@ def main() -> int:
     named = json.loads(RANGES.read_text())
     ranges = [(float(low), float(high)) for low, high in named.values()]
     found: list[float] = []
-    for measure, count in ((parsing, 1), (looping, 2), (counting, 1)):
+    for measure, count in MEASURES:
         found += nearest(measure, ranges[len(found) : len(found) + count], attempts)
     bad = 0
     for name, (low, high), value in zip(named, ranges, found, strict=True):
