@@ -34,6 +34,8 @@ RESTART_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Pauses before kopf is begun again, and before a login that was refused is tried again as it is."""
 ENDING_S: Final = 10.0
 """How long kopf may take to end once a part of it has ended."""
+LEAVING_S: Final = 2.0
+"""How long what is left of it may take to be cancelled."""
 STEADY_S: Final = 60.0
 """What has gone well for so long begins with the shortest pause again."""
 _LABELLED: Final = (*LABELLED, "Lease")
@@ -108,12 +110,20 @@ class Watcher:
         Whatever a forgotten one still hears is taken in as ever: the newest form of an object wins.
         """
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(self._once())
-        if asyncio.all_tasks(loop):
-            log.warning("kopf has failed and does not come to its end; it is left behind")
-            return
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        try:
+            loop.run_until_complete(self._once())
+        finally:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            if left := asyncio.all_tasks(loop):
+                loop.run_until_complete(asyncio.wait(left, timeout=LEAVING_S))
+            if not asyncio.all_tasks(loop):
+                closing = loop.create_task(loop.shutdown_asyncgens())
+                loop.run_until_complete(asyncio.wait({closing}, timeout=LEAVING_S))
+            if asyncio.all_tasks(loop):
+                log.warning("kopf does not come to its end; it is left behind")
+            else:
+                loop.close()
 
     async def _once(self) -> None:
         import kopf
