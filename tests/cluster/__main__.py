@@ -154,7 +154,7 @@ def running(place: Path) -> bool:
 
 def images() -> int:
     """Build our images and print name and uncompressed size of each."""
-    for image in (base_image(), *map(build, TARGETS)):
+    for image in (base_image(), *build(*TARGETS).values()):
         print(f"{image.name:<48} {image.size / 1e6:6.0f} MB")
     return 0
 

@@ -56,13 +56,21 @@ def base_image() -> Image:
     return _made("base", f"localhost/mainspring-base:{key}")
 
 
-def build(target: str) -> Image:
-    """The image of a target of the Dockerfile, built now unless this very content was built before."""
+def build(*targets: str) -> dict[str, Image]:
+    """The images of targets of the Dockerfile, built now unless this very content was built before.
+
+    All are of one content, whatever happens to the work tree meanwhile.
+    """
     base = base_image()
-    return _made(target, f"localhost/mainspring-{target}:{_content_key(base.name)}", base.name)
+    with tempfile.TemporaryDirectory(prefix="mainspring-context-") as place:
+        context = Path(place)
+        key = _copy_context(context, base.name)
+        return {
+            target: _made(target, f"localhost/mainspring-{target}:{key}", base.name, context) for target in targets
+        }
 
 
-def _made(target: str, name: str, base: str = "") -> Image:
+def _made(target: str, name: str, base: str = "", context: Path = ROOT) -> Image:
     place = cache_directory() / "images"
     place.mkdir(exist_ok=True)
     layout = place / "layout"
@@ -73,7 +81,7 @@ def _made(target: str, name: str, base: str = "") -> Image:
             started = time.monotonic()
             say(f"making the image {name} (minutes the first time)")
             if base:
-                builder.build(base, target, name)
+                builder.build(base, target, name, context)
             else:
                 builder.make_base(name)
             builder.publish(name, layout)
@@ -111,16 +119,29 @@ class _Builder:
             oci.write_image(archive, name, layer, {"Env": [path], "Cmd": ["bash"]})
             self._must(["pull", *self._trusting(), f"docker-archive:{archive}"])
 
-    def build(self, base: str, target: str, name: str) -> None:
-        """Build `target` on `base` and call it `name`."""
+    def build(self, base: str, target: str, name: str, context: Path) -> None:
+        """Build `target` of the Dockerfile in `context` on `base` and call it `name`."""
         with tempfile.TemporaryDirectory(dir=self._place / "tmp") as secrets:
             command = ["bud", "--isolation", "chroot", "--layers", "--pull-never", *self._trusting()]
             command += ["--build-arg", f"BASE={base}", *_secrets(Path(secrets))]
-            self._must([*command, "--target", target, "--tag", name, str(ROOT)])
+            self._must([*command, "--target", target, "--tag", name, str(context)])
 
     def publish(self, name: str, layout: Path) -> None:
-        """Put an image into a layout, which then has those of its layers that it lacked."""
-        self._must(["push", *self._trusting(), name, f"oci:{layout}:{name}"])
+        """Put an image into a layout; layers that are there already are not read."""
+        # buildah's own `push` would compress every layer, every time.
+        command = [
+            "skopeo",
+            "copy",
+            "--quiet",
+            "--policy",
+            str(self._policy),
+            "--dest-oci-accept-uncompressed-layers",
+        ]
+        store = f"{self._driver}@{self._store(self._driver)}+{self._store(self._driver)}-run"
+        command += [f"containers-storage:[{store}]{name}", f"oci:{layout}:{name}"]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ImageFailed(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-3000:]}")
 
     def forget(self, names: set[str]) -> None:
         """Drop images; layers that others share stay."""
@@ -140,13 +161,18 @@ class _Builder:
 
     def _run(self, arguments: list[str], driver: str = "") -> subprocess.CompletedProcess[str]:
         chosen = driver or self._driver
-        store = self._place / chosen
-        command = ["buildah", "--storage-driver", chosen, "--root", str(store), "--runroot", f"{store}-run"]
-        # Cache mounts live in its temporary directory.
-        environment = {**os.environ, "TMPDIR": str(self._place / "tmp")}
+        store = self._store(chosen)
+        command = ["buildah", "--storage-driver", chosen, "--root", store, "--runroot", f"{store}-run", *arguments]
         return subprocess.run(
-            [*command, *arguments], env=environment, capture_output=True, text=True, errors="replace", check=False
+            command, env=self._environment(), capture_output=True, text=True, errors="replace", check=False
         )
+
+    def _store(self, driver: str) -> str:
+        return str(self._place / driver)
+
+    def _environment(self) -> dict[str, str]:
+        # Cache mounts live in the temporary directory.
+        return {**os.environ, "TMPDIR": str(self._place / "tmp")}
 
 
 def _mirrors() -> list[str]:
@@ -213,11 +239,15 @@ def _pip_settings() -> dict[str, str]:
     return {key: value for section in found.values() for key, value in section.items()}
 
 
-def _content_key(base: str) -> str:
+def _copy_context(place: Path, base: str) -> str:
+    """Copy what the Dockerfile needs to `place`; a short hash of it and of the base."""
     digest = hashlib.sha256(base.encode())
     for file in _context():
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
+        content, name = file.read_bytes(), file.relative_to(ROOT)
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+        (place / name).chmod(0o755 if file.suffix == ".sh" else 0o644)
     return digest.hexdigest()[:12]
 
 
@@ -235,7 +265,7 @@ def imported(node: Node) -> dict[str, str]:
 
     The chart's own names for this version, without a registry, then name them too.
     """
-    made = {"base": base_image(), **{target: build(target) for target in TARGETS}}
+    made = {"base": base_image(), **build(*TARGETS)}
     for image in made.values():
         node.import_image(image)
     for target in TARGETS:

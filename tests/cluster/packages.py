@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.cluster.build import cache_directory, locked, say
 
 CNI = Path("/usr/lib/cni")
-# What must be found, and the package that brings it.
+# What must be found (a program, or a file by its path), and the package that brings it.
 NODE: Mapping[str, str] = {
     "containerd": "containerd",
     "ctr": "containerd",
@@ -29,7 +29,12 @@ NODE: Mapping[str, str] = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
 }
-IMAGES: Mapping[str, str] = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+IMAGES: Mapping[str, str] = {
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+    "skopeo": "skopeo",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+}
 # Administrators' programs are not on everyone's PATH.
 _PLACES = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
@@ -40,7 +45,11 @@ class NotInstalled(RuntimeError):
 
 def missing(programs: Mapping[str, str]) -> list[str]:
     """The packages, sorted, of those programs that this machine lacks."""
-    return sorted({package for program, package in programs.items() if not shutil.which(program, path=_PLACES)})
+    return sorted({package for program, package in programs.items() if not _there(program)})
+
+
+def _there(program: str) -> bool:
+    return Path(program).exists() if program.startswith("/") else bool(shutil.which(program, path=_PLACES))
 
 
 def installed(programs: Mapping[str, str], what: str) -> None:
