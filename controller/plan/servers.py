@@ -161,7 +161,7 @@ def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> M
         "kind": "Service",
         "metadata": meta(name, model.metadata.namespace, naming.labels(model.metadata.name, revision), owner),
         "spec": {
-            "selector": {LABEL_DEPLOYMENT: name},
+            "selector": servers_of(name),
             "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
         },
     }
@@ -214,13 +214,16 @@ def _beside(model: ModelSpec, owner: Manifest) -> Manifest:
 
 
 def all_servers(model: str) -> dict[str, str]:
-    """Select every server of a model, of whichever revision."""
-    return {LABEL_MODEL: model, LABEL_COMPONENT: "server"}
+    """Select every server of a model, of whichever revision.
+
+    Only pods that are watched: whatever gets requests is seen, also where nobody of ours made it.
+    """
+    return {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_MODEL: model, LABEL_COMPONENT: "server"}
 
 
 def servers_of(deployment: str) -> dict[str, str]:
-    """Select the servers of one Deployment."""
-    return {LABEL_DEPLOYMENT: deployment}
+    """Select the servers of one Deployment, and only such as are watched."""
+    return {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_DEPLOYMENT: deployment}
 
 
 def route(model: ModelSpec, owner: Manifest, weights: Mapping[str, int]) -> Manifest:
