@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import http.client
 import json
 import os
 import statistics
@@ -16,14 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import httpx
 
 from benchmarks import fleet
 from benchmarks.watched import Watched
@@ -38,7 +39,9 @@ ROOT = Path(__file__).parents[1]
 SETTLED_S = 5.0
 """So long without a request, and the first lists are over."""
 SETTLED_WITHIN_S = 120.0
-START_WITHIN_S = 300.0
+START_WITHIN_S = 900.0
+POLL_S = 0.25
+"""When the last model was asked about is read off the stand-in for MLflow: this only says how often it is read."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Found:
 
     start_s: list[float] = field(default_factory=list)
     start_cpu_s: list[float] = field(default_factory=list)
+    catch_up_s: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
     peak_mib: list[float] = field(default_factory=list)
     rest_cores: list[float] = field(default_factory=list)
@@ -86,8 +90,12 @@ class Place:
 
     def asked(self, *, forget: bool = False) -> dict[str, Any]:
         """Ask the stand-in for MLflow about how many models it was asked."""
-        url = f"http://127.0.0.1:{self.port}/asked{'?forget=1' if forget else ''}"
-        said: dict[str, Any] = httpx.get(url, trust_env=False).json()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", f"/asked{'?forget=1' if forget else ''}")
+            said: dict[str, Any] = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
         return said
 
     def operator(self, name: str) -> Watched:
@@ -150,7 +158,7 @@ def start(at: Place, program: Watched, found: Found) -> None:
     while (said := at.asked())["models"] < at.models:
         program.check()
         assert time.time() < deadline, f"{said}: {program.log.read_text()[-3000:]}"
-        time.sleep(0.1)
+        time.sleep(POLL_S)
     found.start_s.append(said["at"] - program.began)
     found.start_cpu_s.append(program.cpu_s())
 
@@ -197,16 +205,44 @@ def ours(event: dict[str, Any]) -> bool:
     No watch, no Lease, and no Secret: Secrets are never watched, so that one is read now and then, per namespace.
     """
     told, agent = event.get("objectRef") or {}, event.get("userAgent", "")
-    if agent == "benchmark" or "kube" in agent or event["verb"] == "watch":
+    if not agent.startswith(("mainspring", "kopf", "bare")) or event["verb"] == "watch":
         return False
     return told.get("resource") not in ("leases", "secrets", None)
+
+
+async def catch_up(at: Place, begin: Callable[[], Watched], found: Found) -> None:
+    """Change every spec while nobody looks, start the program, wait until every status is of its generation."""
+    path = resource_of("ModelSpec").path(fleet.NAMESPACE)
+    body = json.dumps({"spec": {"source": {"timeout": f"{30 + time.time_ns() % 9999}s"}}})
+    media, pace = {"Content-Type": "application/merge-patch+json"}, asyncio.Semaphore(fleet.AT_ONCE)
+    async with fleet.session(at.plane) as api:
+
+        async def one(number: int) -> int:
+            async with pace, api.patch(f"{path}/{fleet.name_of(number)}", data=body, headers=media) as answer:
+                return int((await answer.json())["metadata"]["resourceVersion"])
+
+        version = max(await asyncio.gather(*(one(n) for n in range(at.models))))
+        query = {"watch": "true", "resourceVersion": str(version)}
+        written: set[str] = set()
+        with begin() as program:
+            async with api.get(path, params=query, timeout=aiohttp.ClientTimeout(total=START_WITHIN_S)) as answer:
+                waiting = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, waiting = (waiting + chunk).split(b"\n")
+                    for item in (json.loads(line)["object"] for line in lines):
+                        if (item.get("status") or {}).get("observedGeneration") == item["metadata"]["generation"]:
+                            written.add(item["metadata"]["name"])
+                    if len(written) == at.models:
+                        break
+            program.check()
+            found.catch_up_s.append(time.time() - program.began)
 
 
 async def changes(at: Place, program: Watched, found: Found, count: int) -> None:
     """Change one spec after the other and wait until its status is of the new generation."""
     path = resource_of("ModelSpec").path(fleet.NAMESPACE)
-    async with fleet.session(at.plane) as http:
-        async with http.get(path, params={"limit": "1"}) as answer:
+    async with fleet.session(at.plane) as api:
+        async with api.get(path, params={"limit": "1"}) as answer:
             version = (await answer.json())["metadata"]["resourceVersion"]
         written: dict[tuple[str, int], float] = {}
         arrived = asyncio.Event()
@@ -214,7 +250,7 @@ async def changes(at: Place, program: Watched, found: Found, count: int) -> None
         timeout = aiohttp.ClientTimeout(total=None)
 
         async def listen() -> None:
-            async with http.get(path, params=query, timeout=timeout) as answer:
+            async with api.get(path, params=query, timeout=timeout) as answer:
                 waiting = b""
                 async for chunk in answer.content.iter_any():
                     *lines, waiting = (waiting + chunk).split(b"\n")
@@ -230,7 +266,7 @@ async def changes(at: Place, program: Watched, found: Found, count: int) -> None
             begun = time.perf_counter()
             body = json.dumps({"spec": {"source": {"timeout": f"{30 + time.time_ns() % 9999}s"}}})
             media = {"Content-Type": "application/merge-patch+json"}
-            async with http.patch(f"{path}/{name}", data=body, headers=media) as answer:
+            async with api.patch(f"{path}/{name}", data=body, headers=media) as answer:
                 wanted = (name, (await answer.json())["metadata"]["generation"])
             while wanted not in written:
                 program.check()
@@ -252,6 +288,8 @@ def measure(models: int, rounds: int, rest_s: float, change_count: int, interval
                     start(at, program, found[name])
                     rest(at, program, found[name], rest_s)
                     asyncio.run(changes(at, program, found[name], change_count))
+                again = functools.partial(begin, f"{name.replace(' ', '-')}-{number}-again")
+                asyncio.run(catch_up(at, again, found[name]))
     return found
 
 
@@ -260,7 +298,8 @@ def table(found: dict[str, Found]) -> str:
     us, floor = found["operator"], found["bare loop"]
     rows = [
         ("start to all reconciled, s", us.start_s, floor.start_s),
-        ("processor for it, s", us.start_cpu_s, floor.start_cpu_s),
+        ("start with all specs changed, s", us.catch_up_s, floor.catch_up_s),
+        ("processor for the first start, s", us.start_cpu_s, floor.start_cpu_s),
         ("memory at rest, MiB", us.memory_mib, floor.memory_mib),
         ("most memory, MiB", us.peak_mib, floor.peak_mib),
         ("processor at rest, cores", us.rest_cores, floor.rest_cores),
