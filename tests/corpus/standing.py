@@ -481,7 +481,7 @@ def job_ends(
 
     async def arrive(world: Neighbours) -> None:
         moment = timestamp(world.clock.now())
-        ended = [{"lastTransitionTime": moment, **c} for c in job.get("conditions", ())]
+        ended = [{**c, "lastTransitionTime": moment} for c in job.get("conditions", ())]
         rest = {k: v for k, v in job.items() if k not in ("conditions", "startTime", "completionTime")}
         world.ending = lambda _: ({**rest, "conditions": ended}, pod)
         world.challenge()

@@ -166,6 +166,7 @@ def test_a_training_program(played: dict[str, Played], case: Case):
     assert (attempt.outcome, attempt.reason) == ("Failed", case.reason)
     told = next(message for kind, _, _, message in plan.conditions if kind == "Ready")
     assert message in told
-    reached = standing.job_ends(*played[case.id].statuses, case.reason, message[:60])
+    start = message.partition(f", {case.deadline_s} s")[0][:200].rstrip(" :").removeprefix("attempt 1 ")
+    reached = standing.job_ends(*played[case.id].statuses, case.reason, start[:60])
     assert reached is not None
-    assert message[:200].partition("; it was ended")[0] in reached.message
+    assert start in reached.message

@@ -53,6 +53,18 @@ OLD = {
     ],
 }
 
+SAVED = b"""{
+ "name": "loans", "id": null, "notes": null, "meta": {"great_expectations_version": "1.24.1"},
+ "expectations": [
+  {"type": "expect_column_values_to_be_between", "meta": {"owner": "risk"}, "notes": "adults",
+   "severity": "critical", "kwargs": {"column": "age", "mostly": 0.95, "min_value": 18.0, "max_value": 100.0}},
+  {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "sex"}, "meta": {}, "severity": "warning"},
+  {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["id", "age"], "exact_match": false},
+   "meta": {}, "severity": "critical"}
+ ]
+}"""
+"""What `ExpectationSuite.to_json_dict` of Great Expectations 1.24.1 gives."""
+
 JUDGED = [
     pytest.param(
         suite(one("column_values_to_be_unique", column="id"), one("table_row_count_to_equal", value=100)),
@@ -60,6 +72,11 @@ JUDGED = [
         id="what is met passes",
     ),
     pytest.param(json.dumps(OLD).encode(), [], id="a suite of 0.18, where 98 % of the values are enough"),
+    pytest.param(
+        SAVED,
+        ["sex: expect_column_values_to_not_be_null is not met by 1 of 100 values (1.00%; nan at row 100)"],
+        id="a suite as 1.24.1 saves it",
+    ),
     pytest.param(
         suite(one("column_values_to_be_between", **BETWEEN, mostly=0.99)),
         [
