@@ -109,6 +109,10 @@ ranges: $(READY) ## Measure what benchmarks/ranges.json promises, and the champi
 	$(BIN)/python -m benchmarks.check
 	$(BIN)/python -m benchmarks.champion_gate
 
+.PHONY: cluster
+cluster: $(READY) ## A shell with a Kubernetes of its own, our kinds, kubectl and helm; for root a node, too
+	@$(BIN)/python -m tests.cluster shell
+
 .PHONY: clean
 clean: ## Remove the environment and what tests and the demo left
 	rm -rf $(VENV) .venv-operator .mainspring .mypy_cache .ruff_cache .pytest_cache .hypothesis

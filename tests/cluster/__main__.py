@@ -1,6 +1,6 @@
 """`python -m tests.cluster`: the cluster that tests use, for people.
 
-    shell [COMMAND ...]  a cluster for one shell (or command) with kubectl and KUBECONFIG; gone when it ends
+    shell [COMMAND ...]  a cluster for one shell (or command) with kubectl, helm and KUBECONFIG; gone when it ends
     up / down            the same in the background: `up` prints the kubeconfig's path, `down` ends it
     images               build our images and print their uncompressed sizes
 
@@ -70,7 +70,7 @@ def tools(kubeconfig: Path) -> dict[str, str]:
     helm.symlink_to(binary())
     places = [programs, Path(sys.executable).parent]
     path = os.pathsep.join([*map(str, places), os.environ.get("PATH", os.defpath)])
-    return {"KUBECONFIG": str(kubeconfig), "PATH": path}
+    return {"KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(kubeconfig.parent / "kubectl"), "PATH": path}
 
 
 def shell(command: list[str]) -> int:

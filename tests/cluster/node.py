@@ -119,6 +119,7 @@ class Node:
     def kubectl(self, *arguments: str, seconds: float = 120) -> str:
         """Run kubectl as an administrator; its standard output.  Raises NotReady with what it said."""
         kubectl = [str(built() / "kube"), "kubectl", f"--kubeconfig={self.plane.kubeconfig}"]
+        kubectl.append(f"--cache-dir={self.directory / 'kubectl'}")
         return run([*kubectl, *arguments], seconds)
 
     def _start_all(self) -> None:

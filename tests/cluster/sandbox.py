@@ -60,7 +60,7 @@ class Sandbox:
     number: 0 to 15; machine: the machine's address towards it (an API server binds it); address: its own;
     pods, services: the ranges of addresses within it, which the machine reaches through it; cgroup: the control
     group of its pods; directory: `lib` is its /var/lib and `log` its /var/log; images: its
-    /var/lib/containerd, which the next sandbox of this number finds as it was left.
+    /var/lib/containerd, which the next sandbox of number 0 finds as it was left.
     """
 
     def __init__(self, directory: Path, number: int, lock: IO[str]) -> None:
@@ -110,6 +110,9 @@ class Sandbox:
             self._holder.stop()
             self._holder = None
             self._sweep()
+            if self.number:
+                # One store of images is enough; more than one sandbox at once is rare.
+                shutil.rmtree(self.images, ignore_errors=True)
         self._lock.close()
 
     def _enter(self) -> None:
