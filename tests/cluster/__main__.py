@@ -83,8 +83,8 @@ def shell(command: list[str]) -> int:
         if not command:
             describe(config, lines)
             print("It ends with this shell.", flush=True)
-        # An interrupt is for the shell.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # An interrupt is for the shell; a handler, unlike ignoring, is not passed on to it.
+        signal.signal(signal.SIGINT, lambda *_: None)
         return subprocess.call(command or [os.environ.get("SHELL", "/bin/sh")], env=environment)
 
 
