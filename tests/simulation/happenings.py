@@ -242,7 +242,7 @@ HAPPENINGS: dict[Happening, int] = {
     job_gone: 3,
     servers_break: 3,
     server_restarts: 2,
-    answers: 4,
+    answers: 10,
     requests: 6,
     telemetry: 6,
     tick: 60,
