@@ -119,12 +119,15 @@ def judge_copies(frame: Any, target: str) -> Iterator[CheckEvidence]:
 def _gives_away(column: Any, target: Any) -> bool:
     """Tell whether one value of the column always stands for one of the target, and the other way round."""
     import numpy as np
+    from pandas.api import types
 
     if column.isna().any() or target.isna().any():
         return False
     distinct = int(target.nunique())
     if distinct <= DISTINCT_CLASSES_MAX:
         return bool(column.nunique() == distinct == len(set(zip(column, target, strict=True))))
+    if not types.is_numeric_dtype(column):
+        return False
     x, y = as_numbers(column).to_numpy(dtype=float), as_numbers(target).to_numpy(dtype=float)
     if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
         return False
