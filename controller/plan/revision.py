@@ -107,7 +107,11 @@ def _said(job: JobSeen) -> str:
 def _closing_run(
     seen: RevisionSeen, before: ModelRevisionStatus, job: JobSeen, plan: RevisionPlan
 ) -> RevisionPlan:
-    """Close the MLflow run of an attempt that failed, once: until its end is in the status."""
+    """Close the MLflow run of an attempt that failed, once: until its end is in the status.
+
+    Nothing else is done before that: only the newest Job is looked at, so a crash after the start of the next
+    attempt would leave this one without an end, and uncounted.
+    """
     known = next((a for a in before.attempts if a.number == job.attempt), None)
     if known is not None and known.outcome in ("Failed", "Lost"):
         return plan
@@ -119,7 +123,7 @@ def _closing_run(
         status="KILLED" if job.outcome == "Lost" else "FAILED",
         why=Cause("AttemptEnded", failure(job)[1]),
     )
-    return replace(plan, actions=(close, *plan.actions))
+    return replace(plan, actions=(close,), next_s=0.0 if plan.actions else plan.next_s)
 
 
 def _start(

@@ -69,7 +69,7 @@ def test_a_canary_never_takes_a_server_of_the_champion_nor_more_than_its_step(
 
     async def go() -> dict[str, Any]:
         serving: dict[str, Any] = {"minReplicas": least, "canary": {"stepWeights": weights, "interval": "10s"}}
-        await begin(s, **serving, **({"maxReplicas": most} if most else {}))
+        await begin(s, **(serving | ({"maxReplicas": most} if most else {})))
         s.answering.clear()
         s.after_write = look
         s.restart()

@@ -33,7 +33,7 @@ async def attempts(s: ClusterSimulation) -> list[tuple[str, str]]:
 
 async def serves(s: ClusterSimulation) -> bool:
     """Tell whether the model is Ready."""
-    return (await s.condition())["status"] == "True"
+    return bool((await s.condition())["status"] == "True")
 
 
 async def a_training_out_of_memory_is_tried_again(s: ClusterSimulation) -> None:

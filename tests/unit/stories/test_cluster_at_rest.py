@@ -36,11 +36,12 @@ class Told:
 
 async def watched(s: ClusterSimulation) -> Told:
     """Let the controller read through the watch's cache, as the operator does."""
-    told: Any = Told(s.store)
+    told = Told(s.store)
+    live: Any = told
     cache = Cache()
     for kind in KINDS:
         await resync(s.store, cache, kind, None)
-    kube = CachedKube(told, cache, namespaces=None)
+    kube = CachedKube(live, cache, namespaces=None)
     kube.synced = True
     s.world = replace(s.world, kube=kube)
     return told
@@ -54,7 +55,7 @@ async def watched(s: ClusterSimulation) -> Told:
         pytest.param({"maxReplicas": 8}, id="an autoscaler owns the replicas"),
     ],
 )
-async def test_a_look_at_a_model_at_rest_asks_the_api_server_nothing(serving: dict[str, object]) -> None:
+async def test_a_look_at_a_model_at_rest_asks_the_api_server_nothing(serving: dict[str, Any]) -> None:
     s = ClusterSimulation()
     await begin(s, **serving)
     ready = await s.condition()
