@@ -175,8 +175,11 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
+    def _open(self, match: Match) -> list[_Stream]:
+        return [s for s in self._streams if match(s.call) and not s.writer.is_closing()]
+
     async def _cut(self, match: Match, half: bool) -> int:
-        found = [stream for stream in self._streams if match(stream.call)]
+        found = self._open(match)
         for stream in found:
             if half:
                 stream.writer.write(chunk(b'{"type":"MODIFIED","object":{"metad'))
@@ -187,7 +190,7 @@ class FaultProxy:
         return len(found)
 
     async def _say(self, event: Event, match: Match) -> int:
-        found = [stream for stream in self._streams if match(stream.call)]
+        found = self._open(match)
         for stream in found:
             stream.writer.write(chunk(line_of(event)))
             await stream.writer.drain()
