@@ -24,7 +24,7 @@ from controller.cli.validate import validate
 
 ROOT = Path(__file__).parents[2]
 MODULE_LINES, FUNCTION_LINES = 400, 60
-LOCKS = ("bootstrap", "dev", "great-expectations", "operator")
+LOCKS = ("bootstrap", "build", "dev", "great-expectations", "jobs", "operator", "server")
 
 
 @cache
@@ -213,7 +213,7 @@ def test_the_lock_holds_every_dependency_within_its_bounds():
     assert wanted <= dict(locked("operator")).keys()
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "operator"])
+@pytest.mark.parametrize("name", ["bootstrap", "build", "jobs", "operator", "server"])
 def test_all_locks_name_the_same_versions(name):
     assert not set(locked(name)) - set(locked("dev"))
 
