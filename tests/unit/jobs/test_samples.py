@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -44,7 +46,7 @@ def test_a_value_is_shown_short_and_never_a_person(value, column, shown):
 @pytest.mark.parametrize("column", ["username", "e_mail", "phone", "iban", "birth_date"])
 def test_d19_no_check_of_texts_shows_a_person(column):
     frame = pd.DataFrame({column: ["Anna Berg", "Bo Dahl", "Cy Eng"]})
-    rules = [{"allowed": ["x"]}, {"type": "Number"}, {"min": 0}]
+    rules: list[dict[str, Any]] = [{"allowed": ["x"]}, {"type": "Number"}, {"min": 0}]
     made = [Check.model_validate({"name": "c", "column": column, **rule}) for rule in rules]
     now = pd.Timestamp("2026-01-01", tz="UTC").to_pydatetime()
     told = [e.message for e in checks.judge(frame, made, target="t", champion_rows=None, now=now)]
