@@ -61,8 +61,23 @@ def plant(mutant: Mutant, tree: Path) -> None:
         path = tree / "controller" / file
         text = path.read_text()
         if text.count(old) != 1:
-            raise DoesNotFit(f"{mutant.name}: {text.count(old)} times in {file}, not once: {old!r}")
+            raise misfit(mutant, file, text.count(old), old)
         path.write_text(text.replace(old, new))
+
+
+def misfit(mutant: Mutant, file: str, count: int, old: str) -> DoesNotFit:
+    """Say that a mutant cannot be planted any more."""
+    return DoesNotFit(f"{mutant.name}: {count} times in {file}, not once: {old!r}")
+
+
+def misfits(mutants: Sequence[Mutant]) -> list[DoesNotFit]:
+    """Find the mutants that the source has outgrown."""
+    edits = [
+        (m, file, (ROOT / "controller" / file).read_text().count(old), old)
+        for m in mutants
+        for file, old, _ in m.edits
+    ]
+    return [misfit(*edit) for edit in edits if edit[2] != 1]
 
 
 def hunt(mutant: Mutant, seeds: int = SEEDS, steps: int = STEPS) -> Hunt:
@@ -121,6 +136,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if unknown := [n for n in asked.names if n not in known]:
         parser.error(f"no mutant is named {unknown[0]}; there are: {', '.join(known)}")
     chosen = [known[n] for n in asked.names] or list(MUTANTS)
+    if lost := misfits(chosen):
+        parser.error("; ".join(map(str, lost)))
     print(f"{'mutant':28} found  seed steps walks seconds  first broken promise", flush=True)
     ended: list[Hunt] = []
     with ThreadPoolExecutor(asked.jobs) as workers:

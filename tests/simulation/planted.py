@@ -327,7 +327,7 @@ TELLING: Final = (
         "reconcile/report.py",
         'status = status.model_copy(update={"conditions": conditions, "observed_generation": generation})',
         'status = status.model_copy(\n        update={"conditions": conditions, '
-        '"observed_generation": status.observed_generation or generation}\n    )',
+        '"observed_generation": max(status.observed_generation, 1)}\n    )',
     ),
     planted(
         "secret-of-a-training",
@@ -340,8 +340,8 @@ TELLING: Final = (
         "secret-of-a-server",
         "What a Deployment says about its servers is shown as it is, with the passwords in it.",
         "reconcile/surroundings.py",
-        'message=redact(str(stuck.get("message", "")))',
-        'message=str(stuck.get("message", ""))',
+        'message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else ""',
+        'message=_why_missing(name, status, pods)[:300] if ready < wanted else ""',
     ),
     planted(
         "events-by-a-counter",
