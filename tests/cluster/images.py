@@ -40,6 +40,8 @@ _BASE_OPTIONS = (
 )
 # What the Dockerfile copies, besides itself.
 _CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements", "controller")
+# A change of our code leaves about three such images of a few megabytes; a change of a lock leaves a gigabyte.
+_DANGLING = 40
 _CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 
@@ -86,11 +88,9 @@ def _made(target: str, name: str, base: str = "", context: Path = ROOT) -> Image
                 builder.make_base(name)
             builder.publish(name, layout)
             # What the target was before is of no use to anybody.
-            earlier = {each for each in oci.images(layout) if each.startswith(name.partition(":")[0] + ":")} - {
-                name
-            }
-            builder.forget(earlier)
-            oci.keep(layout, set(oci.images(layout)) - earlier)
+            builder.forget_all_but(name)
+            family = f"{name.partition(':')[0]}:"
+            oci.keep(layout, {each for each in oci.images(layout) if each == name or not each.startswith(family)})
             say(f"{name}: {oci.images(layout)[name].size / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
         return oci.images(layout)[name]
 
@@ -105,6 +105,8 @@ class _Builder:
         self._policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
         # Fast where the kernel can; inside of some containers it cannot.
         self._driver = "overlay" if self._run(["images"], driver="overlay").returncode == 0 else "vfs"
+        # A killed build leaves its containers, and they hold their layers.
+        self._run(["rm", "--all"])
 
     def make_base(self, name: str) -> None:
         """Make a Debian and call it `name`."""
@@ -143,10 +145,16 @@ class _Builder:
         if done.returncode:
             raise ImageFailed(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-3000:]}")
 
-    def forget(self, names: set[str]) -> None:
-        """Drop images; layers that others share stay."""
-        if names:
-            self._run(["rmi", *names])
+    def forget_all_but(self, name: str) -> None:
+        """Drop other images of the same target, and from time to time layers that no image has any more."""
+        listed = self._run(["images", "--format", "{{.Name}}:{{.Tag}}"]).stdout.split()
+        family = f"{name.partition(':')[0]}:"
+        old = [each for each in listed if each.startswith(family) and each != name]
+        if old:
+            self._run(["rmi", *old])
+        # They are what makes the next build fast, so not each time.
+        if len(self._run(["images", "--quiet", "--filter", "dangling=true"]).stdout.split()) > _DANGLING:
+            self._run(["rmi", "--prune"])
 
     def _trusting(self) -> list[str]:
         return ["--signature-policy", str(self._policy)]
