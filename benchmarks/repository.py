@@ -26,7 +26,7 @@ import aiohttp
 
 from benchmarks import fleet
 from benchmarks.cluster import ROOT, operator
-from benchmarks.watched import Watched
+from benchmarks.watched import Watched, end_with_parent
 from controller.api.meta import ANNOTATION_REQUESTED_AT, API_VERSION, Manifest
 from controller.clients.kube_kinds import resource_of
 from tests.cluster.control_plane import ControlPlane
@@ -64,7 +64,9 @@ class Place:
         template = self.scratch / "fleet.json"
         template.write_text(json.dumps({"ledger": [{"version": ""}], "digest": ""}))
         command = [sys.executable, "-m", "benchmarks.outside", str(template), "0", str(self.scratch / "key.pem")]
-        outside = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        outside = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent
+        )
         stack.callback(outside.wait)
         stack.callback(outside.terminate)
         assert outside.stdout is not None
