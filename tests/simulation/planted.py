@@ -261,6 +261,7 @@ TRAINING: Final = (
         _REVISION,
         "if wanted != seen.revision.metadata.name:",
         "if not wanted:",
+        seed=2,
     ),
     planted(
         "counts-a-failure-twice",
