@@ -27,7 +27,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks import fleet
-from benchmarks.watched import Watched, end_with_parent
+from benchmarks.watched import Watched
 from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY
 from controller.clients.kube_kinds import resource_of
 from controller.reconcile.cache import KINDS, OURS
@@ -80,9 +80,7 @@ class Place:
         file = self.scratch / "fleet.json"
         file.write_text(json.dumps({"ledger": made.ledger, "digest": made.digest}))
         command = [sys.executable, "-m", "benchmarks.outside", str(file), str(models), str(self.key)]
-        outside = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent
-        )
+        outside = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         stack.callback(outside.wait)
         stack.callback(outside.terminate)
         assert outside.stdout is not None
