@@ -77,7 +77,7 @@ def _with_health(seen: RepositorySeen, plan: RepositoryPlan) -> RepositoryPlan:
 def _ready(manifest: Manifest | None) -> ConditionStatus:
     """Read the condition Ready of an object; Unknown where it speaks of an older spec."""
     conditions = ((manifest or {}).get("status") or {}).get("conditions") or ()
-    found = next((c for c in conditions if c.get("type") == READY), {})
+    found: Manifest = next((c for c in conditions if c.get("type") == READY), {})
     current = manifest is not None and found.get("observedGeneration") == manifest["metadata"].get("generation")
     said: ConditionStatus = found["status"] if current and found.get("status") in ("True", "False") else "Unknown"
     return said

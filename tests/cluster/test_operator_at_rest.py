@@ -43,7 +43,7 @@ def operator(place, monkeypatch):
 
 def looked(place) -> bool:
     """Tell whether every model was looked at since it was forgotten: MLflow is asked about each."""
-    return place.asked()["models"] == MODELS
+    return bool(place.asked()["models"] == MODELS)
 
 
 def requests(place) -> list[tuple[str, str]]:

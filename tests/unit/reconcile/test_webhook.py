@@ -275,7 +275,8 @@ LEASE = Key("Lease", "system", "mainspring-canary")
 
 
 def replica(tmp_path, live, me, *, leads):
-    cache, woken = Cache(), []
+    cache = Cache()
+    woken: list[Key] = []
     cache.put(model("bikes", HTTPS))
     cache.put(model("taxis", "https://git.example.com/team/taxis.git"))
     repository = {"kind": "ModelRepository", "metadata": {"name": "all", "namespace": "a", "resourceVersion": "1"}}
