@@ -57,6 +57,7 @@ SERVING: Final = (
         _TRAFFIC,
         "if champion is None or not is_ready(r, champion):\n        return\n    if leaving",
         "if champion is None:\n        return\n    if leaving",
+        seed=20,
     ),
     planted(
         "too-few-servers",
@@ -133,6 +134,7 @@ CANARY: Final = (
         "        return await world.telemetry.counters(pods)\n    except ClientError as error:\n"
         "        return Unknown(error.reason, error.message)",
         "        return await world.telemetry.counters(pods)\n    except ClientError:\n        return {}",
+        seed=3,
     ),
     Mutant(
         "rollback-leaves-weights",
@@ -222,6 +224,7 @@ DECISIONS: Final = (
         "reconcile/ledger.py",
         "return known[1] if known is not None else Unknown(error.reason, error.message)",
         "return known[1] if known is not None else Ledger()",
+        seed=3,
     ),
     planted(
         "commit-of-now",
@@ -343,6 +346,7 @@ TELLING: Final = (
         "reconcile/surroundings.py",
         'message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else ""',
         'message=_why_missing(name, status, pods)[:300] if ready < wanted else ""',
+        seed=2,
     ),
     planted(
         "events-by-a-counter",
