@@ -32,13 +32,13 @@ def history_command(
 
     async def work(session: Session) -> None:
         from controller.api.kinds import ModelSpec, parse
-        from controller.plan.revision import registry_name
+        from controller.plan.revision import environment_of, registry_name
         from controller.plan.verdict import Unknown
 
         parsed = parse(await find(session.store, name, namespace, kinds=("ModelSpec",)))
         if not isinstance(parsed, ModelSpec):
             raise Failure(f"modelspec/{name} is not valid; mainspring explain modelspec/{name} says why")
-        environment = parsed.spec.environment or namespace
+        environment = environment_of(parsed)
         ledger = await (await session.world()).ledger.read(registry_name(parsed), environment)
         if isinstance(ledger, Unknown):
             note(f"the registry does not answer ({ledger.message}); this is what the objects remember")

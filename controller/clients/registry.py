@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -107,6 +107,7 @@ class Registry:
         self,
         experiment: str,
         *,
+        environment: str,
         revision: str,
         attempt: int,
         tags: Mapping[str, str] | None = None,
@@ -114,18 +115,21 @@ class Registry:
     ) -> str:
         """Return the id of the run of one attempt, made when missing, with its parameters.
 
-        **Repeat:** found by the tags of revision and attempt; parameters that are there already are the same.
+        **Repeat:** found by environment, revision and attempt; parameters that are there already are the same.
         """
-        own = {names.TAG_REVISION: revision, names.TAG_ATTEMPT: str(attempt)}
+        own = names.of_revision(environment, revision, attempt)
         run = await self._ensure(experiment, own, {**(tags or {})}, f"{revision}-{attempt}")
         have = {p["key"] for p in run["data"].get("params", [])}
         wanted = [(names.key(k), str(v)[: names.PARAM_MAX]) for k, v in (params or {}).items()]
         new = [{"key": k, "value": v} for k, v in dict(wanted).items() if k not in have]
         run_id = str(run["info"]["run_id"])
-        for start in range(0, len(new), _BATCH):
-            body = {"run_id": run_id, "params": new[start : start + _BATCH]}
-            await self._rest.call("POST", "runs/log-batch", body, again=True)
+        await self._log(run_id, "params", new)
         return run_id
+
+    async def _log(self, run_id: str, kind: str, items: Sequence[Mapping[str, object]]) -> None:
+        for start in range(0, len(items), _BATCH):
+            body = {"run_id": run_id, kind: items[start : start + _BATCH]}
+            await self._rest.call("POST", "runs/log-batch", body, again=True)
 
     async def finish_run(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Close a run. **Repeat:** a run that has this status is left alone."""
@@ -140,14 +144,9 @@ class Registry:
         **Repeat:** MLflow keeps one of several equal points.
         """
         began = int((await self._get_run(run_id))["info"].get("start_time", 0))
-        points = [
-            {"key": names.key(k), "value": v, "timestamp": began, "step": 0}
-            for k, v in metrics.items()
-            if math.isfinite(v)
-        ]
-        for start in range(0, len(points), _BATCH):
-            body = {"run_id": run_id, "metrics": points[start : start + _BATCH]}
-            await self._rest.call("POST", "runs/log-batch", body, again=True)
+        finite = {names.key(k): v for k, v in metrics.items() if math.isfinite(v)}
+        points = [{"key": k, "value": v, "timestamp": began, "step": 0} for k, v in finite.items()]
+        await self._log(run_id, "metrics", points)
 
     async def upload(self, run_id: str, artifact_path: str, files: Mapping[str, bytes] | Path) -> None:
         """Store files below an artifact path: given by content, or all of a directory.
@@ -178,9 +177,8 @@ class Registry:
             async for chunk in chunks:
                 found += chunk
                 if len(found) > limit:
-                    raise Denied(
-                        f"{path} of run {run_id} is larger than {limit:,} bytes", reason="ArtifactTooLarge"
-                    )
+                    text = f"{path} of run {run_id} is larger than {limit:,} bytes"
+                    raise Denied(text, reason="ArtifactTooLarge")
         return bytes(found)
 
     async def download_model(self, run_id: str, dest: Path) -> int:
@@ -213,26 +211,29 @@ class Registry:
         return len(files)
 
     async def ensure_version(
-        self, name: str, run_id: str, *, revision: str, tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        run_id: str,
+        *,
+        environment: str,
+        revision: str,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Return the version of a revision, registered from the run's model when missing.
 
-        **Repeat:** found by the tag of the revision; of several the lowest number counts.
+        **Repeat:** found by the tags of environment and revision; of several the lowest number counts.
         """
         with contextlib.suppress(Conflict):  # it exists, as it mostly does
             await self._rest.call("POST", "registered-models/create", {"name": name})
-        query = f"name='{names.literal(name)}' and tags.`{names.TAG_REVISION}`='{names.literal(revision)}'"
-        found = await self._rest.call("GET", "model-versions/search", {"filter": query, "max_results": 200})
-        versions = [v for v in found.get("model_versions", []) if v.get("name") == name]
+        own = names.of_revision(environment, revision)
+        asked = {"filter": names.version_filter(name, own), "max_results": 200}
+        found = await self._rest.call("GET", "model-versions/search", asked)
+        versions = [int(v["version"]) for v in found.get("model_versions", []) if v.get("name") == name]
         if versions:
-            return str(min(int(v["version"]) for v in versions))
+            return str(min(versions))
         source = f"{(await self._get_run(run_id))['info']['artifact_uri']}/{names.MODEL_PATH}"
-        body = {
-            "name": name,
-            "source": source,
-            "run_id": run_id,
-            "tags": names.tag_list({**(tags or {}), names.TAG_REVISION: revision}),
-        }
+        every = names.tag_list({**(tags or {}), **own})
+        body = {"name": name, "source": source, "run_id": run_id, "tags": every}
         made = await self._rest.call("POST", "model-versions/create", body)
         return str(made["model_version"]["version"])
 
@@ -287,9 +288,8 @@ class Registry:
         run_id, path = str(run["info"]["run_id"]), names.entry_path(seq)
         await self.upload(run_id, "", {path: envelope})
         if await self.read_artifact(run_id, path) != envelope:
-            raise Unavailable(
-                f"ledger entry {seq} came back different from {self._rest.host}", reason="LedgerTorn"
-            )
+            text = f"ledger entry {seq} came back different from {self._rest.host}"
+            raise Unavailable(text, reason="LedgerTorn")
         tag = {"run_id": run_id, "key": f"{names.TAG_LEDGER}.{seq:06d}", "value": digest}
         await self._rest.call("POST", "runs/set-tag", tag, again=True)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from controller.clients.errors import Denied
 
+TAG_ENVIRONMENT: Final = "mainspring.environment"
 TAG_REVISION: Final = "mainspring.revision"
 TAG_ATTEMPT: Final = "mainspring.attempt"
 TAG_LEDGER: Final = "mainspring.ledger"
@@ -49,6 +50,22 @@ def literal(value: str) -> str:
     if not _LITERAL.fullmatch(value):
         raise Denied(f"{value[:80]!r} cannot be a name in MLflow", reason="RegistryNameInvalid")
     return value
+
+
+def of_revision(environment: str, revision: str, attempt: int | None = None) -> dict[str, str]:
+    """Return the tags by which a version is found, or the run of an attempt: two environments share none."""
+    own = {TAG_ENVIRONMENT: environment, TAG_REVISION: revision}
+    return own if attempt is None else {**own, TAG_ATTEMPT: str(attempt)}
+
+
+def version_filter(name: str, own: Mapping[str, str]) -> str:
+    """Write the filter for versions of a model with these tags.
+
+    Raises:
+        Denied: RegistryNameInvalid.
+    """
+    tags = (f"tags.`{k}`='{literal(v)}'" for k, v in own.items())
+    return " and ".join([f"name='{literal(name)}'", *tags])
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -37,6 +37,8 @@ class StartTraining:
     manifest: Manifest
     """The Job."""
     experiment: str
+    environment: str
+    """Of the model: two of one name share no run and no version."""
     why: Cause
 
 
@@ -45,6 +47,7 @@ class CloseRun:
     """Close the MLflow run of an attempt that failed. Repeat: the run is found by tag, its status set again."""
 
     experiment: str
+    environment: str
     revision: str
     attempt: int
     status: Literal["FAILED", "KILLED"]
@@ -56,6 +59,7 @@ class RegisterVersion:
     """Close the run and register the model as a version. Repeat: the version is found by the revision's tag."""
 
     registry_name: str
+    environment: str
     revision: str
     run: str
     tags: Mapping[str, str]

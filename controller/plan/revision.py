@@ -118,6 +118,7 @@ def _closing_run(
     name = registry_name(seen.model) if seen.model else seen.revision.spec.model
     close = CloseRun(
         experiment=name,
+        environment=_environment(seen),
         revision=seen.revision.metadata.name,
         attempt=job.attempt,
         status="KILLED" if job.outcome == "Lost" else "FAILED",
@@ -165,6 +166,7 @@ def _start(
         tasks=tasks.for_job(seen, model, evaluate_only=evaluate_only),
         manifest=job,
         experiment=registry_name(model),
+        environment=environment_of(model),
         why=why,
     )
     reason = "Evaluating" if evaluate_only else "Training"
@@ -216,6 +218,7 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     name = registry_name(seen.model) if seen.model else spec.model
     action = RegisterVersion(
         registry_name=name,
+        environment=_environment(seen),
         revision=seen.revision.metadata.name,
         run=status.run,
         tags={
@@ -303,6 +306,15 @@ def _requested_after(seen: RevisionSeen, job: JobSeen) -> bool:
         return False
     asked = asked_at(seen.model.metadata.annotations)
     return asked is not None and asked > parse_timestamp(job.finished_at)
+
+
+def environment_of(model: ModelSpec) -> str:
+    """Name of the environment, by default the namespace: it shares no decision, run or version with others."""
+    return model.spec.environment or model.metadata.namespace
+
+
+def _environment(seen: RevisionSeen) -> str:
+    return environment_of(seen.model) if seen.model else seen.revision.metadata.namespace
 
 
 def registry_name(model: ModelSpec) -> str:

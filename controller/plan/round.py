@@ -27,7 +27,7 @@ from controller.plan import naming
 from controller.plan.actions import Action, Plan
 from controller.plan.ledger import Ledger
 from controller.plan.observed import DeploymentSeen, ModelSeen
-from controller.plan.revision import registry_name
+from controller.plan.revision import environment_of, registry_name
 from controller.plan.verdict import Unknown
 
 ModelPlan = Plan[ModelSpecStatus]
@@ -70,7 +70,7 @@ class Round:
     @property
     def environment(self) -> str:
         """Name of the environment."""
-        return self.model.spec.environment or self.model.metadata.namespace
+        return environment_of(self.model)
 
     @property
     def stamp(self) -> str:

@@ -72,7 +72,11 @@ async def _one(world: World, action: Action) -> str | None:
         case RegisterVersion():
             await world.registry.finish_run(action.run, "FINISHED")
             return await world.registry.ensure_version(
-                action.registry_name, action.run, revision=action.revision, tags=action.tags
+                action.registry_name,
+                action.run,
+                environment=action.environment,
+                revision=action.revision,
+                tags=action.tags,
             )
         case RecordVerdict():
             if action.statement is not None:
@@ -104,7 +108,9 @@ async def _create_revision(world: World, action: CreateRevision) -> None:
 
 
 async def _close_run(world: World, action: CloseRun) -> None:
-    run = await world.registry.ensure_run(action.experiment, revision=action.revision, attempt=action.attempt)
+    run = await world.registry.ensure_run(
+        action.experiment, environment=action.environment, revision=action.revision, attempt=action.attempt
+    )
     await world.registry.finish_run(run, action.status)
 
 
@@ -114,6 +120,7 @@ async def _start_training(world: World, action: StartTraining) -> None:
     await check_mounts(world, job)
     run = await world.registry.ensure_run(
         action.experiment,
+        environment=action.environment,
         revision=revision.metadata.name,
         attempt=action.attempt,
         tags={

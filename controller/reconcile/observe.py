@@ -32,7 +32,7 @@ from controller.plan.observed import (
     RepositorySeen,
     SourceSeen,
 )
-from controller.plan.revision import registry_name
+from controller.plan.revision import environment_of, registry_name
 from controller.plan.selection import OUR_YAML_MAX_BYTES, is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import datasets, surroundings, survival
@@ -72,7 +72,7 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     by_servers = not world.settings.local and parsed.spec.serving.route is None
     route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
     suspended = parsed.spec.suspend
-    environment = parsed.spec.environment or namespace
+    environment = environment_of(parsed)
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
     ledger = await world.ledger.read(registry_name(parsed), environment, known_entries=noted)
     typed = _typed_revisions(revisions)

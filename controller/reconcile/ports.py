@@ -30,6 +30,7 @@ class RegistryPort(Protocol):
         self,
         experiment: str,
         *,
+        environment: str,
         revision: str,
         attempt: int,
         tags: Mapping[str, str] | None = None,
@@ -37,7 +38,7 @@ class RegistryPort(Protocol):
     ) -> str:
         """Return the id of the run of this attempt, made when missing.
 
-        **Repeat:** found by revision and attempt.
+        **Repeat:** found by environment, revision and attempt.
         """
         ...
 
@@ -65,9 +66,18 @@ class RegistryPort(Protocol):
         ...
 
     async def ensure_version(
-        self, name: str, run_id: str, *, revision: str, tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        run_id: str,
+        *,
+        environment: str,
+        revision: str,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Return the version of the revision, registered when missing. **Repeat:** found by the revision's tag."""
+        """Return the version of the revision, registered when missing.
+
+        **Repeat:** found by the tags of environment and revision.
+        """
         ...
 
     async def set_alias(self, name: str, alias: str, version: str) -> None:

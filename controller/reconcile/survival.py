@@ -19,7 +19,7 @@ from controller.clients.errors import ClientError, Denied, NotFound
 from controller.plan.ledger import Ledger
 from controller.plan.naming import revision_name
 from controller.plan.pinning import inputs_of
-from controller.plan.revision import is_measured, registry_name
+from controller.plan.revision import environment_of, is_measured, registry_name
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile.world import World
 
@@ -39,7 +39,7 @@ async def known(world: World, model: ModelSpec | None, revision: ModelRevision) 
     """
     if model is None or is_measured(revision.status):
         return None, None
-    environment = model.spec.environment or model.metadata.namespace
+    environment = environment_of(model)
     ledger = await world.ledger.read(registry_name(model), environment)
     if isinstance(ledger, Unknown):
         return None, ledger

@@ -48,6 +48,7 @@ def test_a_run_per_revision_and_attempt_is_made_once(play, name):
         await registry.ping()
         first = await registry.ensure_run(
             name,
+            environment="ml",
             revision=f"{name}-r1",
             attempt=1,
             tags={"commit": "c" * 40},
@@ -55,12 +56,13 @@ def test_a_run_per_revision_and_attempt_is_made_once(play, name):
         )
         again = await registry.ensure_run(
             name,
+            environment="ml",
             revision=f"{name}-r1",
             attempt=1,
             tags={"commit": "c" * 40},
             params={"depth": 3, "a$b": "x" * 9000},
         )
-        other = await registry.ensure_run(name, revision=f"{name}-r1", attempt=2)
+        other = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=2)
         assert first == again
         assert other != first
         assert await registry.ensure_experiment(name) == await registry.ensure_experiment(name)
@@ -70,7 +72,7 @@ def test_a_run_per_revision_and_attempt_is_made_once(play, name):
 
 def test_metrics_and_the_end_of_a_run_may_be_written_twice(play, name):
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
         for _ in range(2):
             await registry.log_metrics(run, {"roc_auc": 0.91, "slice:age/p 95": 3.5, "broken": float("nan")})
             await registry.finish_run(run, "FINISHED")
@@ -80,7 +82,7 @@ def test_metrics_and_the_end_of_a_run_may_be_written_twice(play, name):
 
 def test_files_come_back_as_they_went(play, name, tmp_path):
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
         folder = tmp_path / "left"
         for file, content in FILES.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def test_files_come_back_as_they_went(play, name, tmp_path):
 )
 def test_a_path_that_leaves_the_run_is_refused(play, name, path):
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
         with pytest.raises(Denied, match="is refused: plain names only"):
             await registry.upload(run, "", {path: b"x"})
         with pytest.raises(Denied, match="is refused: plain names only"):
@@ -118,7 +120,7 @@ def test_a_path_that_leaves_the_run_is_refused(play, name, path):
 
 def test_a_link_is_not_uploaded(play, name, tmp_path):
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
         (tmp_path / "left").mkdir()
         (tmp_path / "left" / "secret").symlink_to("/etc/hostname")
         with pytest.raises(Denied, match="'secret' is refused"):
@@ -129,7 +131,7 @@ def test_a_link_is_not_uploaded(play, name, tmp_path):
 
 def test_what_is_missing_or_too_large_is_said(play, name, tmp_path):
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
         await registry.upload(run, "", {"big.json": b"x" * 2000})
         with pytest.raises(Denied, match=r"big\.json of run .* is larger than 1,999 bytes"):
             await registry.read_artifact(run, "big.json", 1999)
@@ -148,15 +150,32 @@ def test_a_revision_has_one_version_and_an_alias_names_one(play, name):
     async def story(registry):
         assert await registry.get_aliases(name) == {}
         for n, revision in enumerate([f"{name}-r1", f"{name}-r2"], start=1):
-            run = await registry.ensure_run(name, revision=revision, attempt=1)
+            run = await registry.ensure_run(name, environment="ml", revision=revision, attempt=1)
             await registry.upload(run, "model", {"MLmodel": b"x"})
             for _ in range(2):
-                assert await registry.ensure_version(name, run, revision=revision, tags={"a": "b"}) == str(n)
+                assert await registry.ensure_version(
+                    name, run, environment="ml", revision=revision, tags={"a": "b"}
+                ) == str(n)
         for version in ("1", "2", "2"):
             await registry.set_alias(name, "production-champion", version)
             assert await registry.get_aliases(name) == {"production-champion": version}
         with pytest.raises(NotFound, match="version=99"):
             await registry.set_alias(name, "production-champion", "99")
+
+    play(story)
+
+
+def test_two_environments_share_neither_run_nor_version(play, name):
+    async def story(registry):
+        runs, versions = [], []
+        for environment in ("staging", "production"):
+            own = {"environment": environment, "revision": f"{name}-r1"}
+            runs.append(await registry.ensure_run(name, **own, attempt=1))
+            await registry.upload(runs[-1], "model", {"MLmodel": environment.encode()})
+            versions.append(await registry.ensure_version(name, runs[-1], **own))
+        assert runs[0] != runs[1]
+        assert versions == ["1", "2"]
+        assert await registry.read_artifact(runs[0], "model/MLmodel") == b"staging"
 
     play(story)
 

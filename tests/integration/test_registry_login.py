@@ -158,7 +158,7 @@ async def test_each_namespace_logs_in_with_its_own_secret_and_one_without_does_n
     cluster.secret("ml", username="robot", password=OLD)
     cluster.secret("other", token="t0ken")
     assert isinstance(await cluster.ledger("ml", name), Ledger)
-    run = await cluster.scoped.registry.ensure_run(name, revision=f"{name}-1", attempt=1)
+    run = await cluster.scoped.registry.ensure_run(name, environment="ml", revision=f"{name}-1", attempt=1)
     await cluster.scoped.registry.upload(run, "mainspring", {"report.json": b"{}"})
     assert await cluster.scoped.registry.read_artifact(run, "mainspring/report.json") == b"{}"
     assert set(gate.seen) == {basic(OLD)}
@@ -215,7 +215,7 @@ async def test_a_secret_that_cannot_be_used_sends_nothing_and_says_why(cluster, 
     assert words in found.message
     assert gate.seen == []
     with pytest.raises(ClientError, match="Secret mlflow"):
-        await cluster.scoped.registry.ensure_run(name, revision="r", attempt=1)
+        await cluster.scoped.registry.ensure_run(name, environment="ml", revision="r", attempt=1)
 
 
 async def test_a_ledger_that_was_read_counts_on_when_the_secret_goes_away(cluster, name):

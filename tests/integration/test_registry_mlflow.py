@@ -36,13 +36,20 @@ def test_mlflows_own_client_sees_what_was_written(mlflow_uri, name):
 
     async def story(registry):
         run = await registry.ensure_run(
-            name, revision=f"{name}-r1", attempt=2, tags={"mainspring.commit": "c0ffee"}, params={"depth": 3}
+            name,
+            environment="ml",
+            revision=f"{name}-r1",
+            attempt=2,
+            tags={"mainspring.commit": "c0ffee"},
+            params={"depth": 3},
         )
         await registry.log_metrics(run, {"roc_auc": 0.91})
         await registry.log_metrics(run, {"roc_auc": 0.91})
         await registry.upload(run, "model", {"MLmodel": b"flavors: {}\n"})
         await registry.finish_run(run, "FINISHED")
-        version = await registry.ensure_version(name, run, revision=f"{name}-r1", tags={"commit": "c0ffee"})
+        version = await registry.ensure_version(
+            name, run, environment="ml", revision=f"{name}-r1", tags={"commit": "c0ffee"}
+        )
         await registry.set_alias(name, "production-champion", version)
         return run
 
@@ -64,10 +71,15 @@ def test_of_two_equal_runs_the_lowest_id_counts_and_the_other_is_marked(mlflow_u
 
     client = MlflowClient(mlflow_uri)
     experiment = client.create_experiment(name)
-    tags = {"mainspring.revision": f"{name}-r1", "mainspring.attempt": "1"}
+    tags = {
+        "mainspring.environment": "ml",
+        "mainspring.revision": f"{name}-r1",
+        "mainspring.attempt": "1",
+    }
     made = sorted(client.create_run(experiment, tags=tags).info.run_id for _ in range(2))
     for _ in range(2):
-        assert play(mlflow_uri, lambda r: r.ensure_run(name, revision=f"{name}-r1", attempt=1)) == made[0]
+        found = play(mlflow_uri, lambda r: r.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1))
+        assert found == made[0]
     assert client.get_run(made[1]).data.tags["mainspring.duplicate-of"] == made[0]
 
 
@@ -100,8 +112,8 @@ def test_a_version_deleted_by_hand_is_registered_again(mlflow_uri, name):
     from mlflow import MlflowClient
 
     async def story(registry):
-        run = await registry.ensure_run(name, revision=f"{name}-r1", attempt=1)
-        return await registry.ensure_version(name, run, revision=f"{name}-r1")
+        run = await registry.ensure_run(name, environment="ml", revision=f"{name}-r1", attempt=1)
+        return await registry.ensure_version(name, run, environment="ml", revision=f"{name}-r1")
 
     assert play(mlflow_uri, story) == "1"
     MlflowClient(mlflow_uri).delete_model_version(name, "1")
@@ -117,7 +129,7 @@ def test_a_deleted_experiment_is_named_with_the_way_back(mlflow_uri, name):
     with pytest.raises(
         Denied, match=rf"experiment {name} was deleted: restore it with `mlflow experiments restore"
     ):
-        play(mlflow_uri, lambda r: r.ensure_run(name, revision="r", attempt=1))
+        play(mlflow_uri, lambda r: r.ensure_run(name, environment="ml", revision="r", attempt=1))
 
 
 def test_a_run_whose_files_are_not_behind_the_server_is_refused(mlflow_uri, name, tmp_path):
@@ -126,7 +138,7 @@ def test_a_run_whose_files_are_not_behind_the_server_is_refused(mlflow_uri, name
     MlflowClient(mlflow_uri).create_experiment(name, artifact_location=tmp_path.as_uri())
 
     async def story(registry):
-        run = await registry.ensure_run(name, revision="r", attempt=1)
+        run = await registry.ensure_run(name, environment="ml", revision="r", attempt=1)
         await registry.read_artifact(run, "passwd")
 
     with pytest.raises(Denied, match=r"not behind the server: run the MLflow server with --serve-artifacts"):
@@ -162,7 +174,7 @@ class Odd(BaseHTTPRequestHandler):
     seen: list[dict[str, str]] = []  # noqa: RUF012 - a handler is made per request, what it saw must outlive it
 
     def answer(self):
-        type(self).seen.append(dict(self.headers))
+        type(self).seen.append({k.lower(): v for k, v in self.headers.items()})
         self.send_response(self.code)
         self.send_header("Content-Type", self.kind)
         self.send_header("Content-Length", str(len(self.body)))
@@ -220,7 +232,7 @@ def test_credentials_go_to_the_server_and_nowhere_else(odd):
     kind.body = b"{}"
     play(uri.replace("//", "//me:hunter2@"), lambda r: r.ping())
     play(uri, lambda r: r.ping(), token="t0ken")
-    assert [seen.get("Authorization") for seen in kind.seen] == ["Basic bWU6aHVudGVyMg==", "Bearer t0ken"]
+    assert [seen.get("authorization") for seen in kind.seen] == ["Basic bWU6aHVudGVyMg==", "Bearer t0ken"]
 
 
 def test_an_answer_that_never_comes_ends_with_the_timeout():

@@ -73,13 +73,14 @@ class FakeRegistry:
         self,
         experiment: str,
         *,
+        environment: str,
         revision: str,
         attempt: int,
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, object] | None = None,
     ) -> str:
         self._enter("ensure_run")
-        own = {names.TAG_REVISION: names.literal(revision), names.TAG_ATTEMPT: str(attempt)}
+        own = names.of_revision(names.literal(environment), names.literal(revision), attempt)
         run_id = self._ensure(experiment, own, tags or {})
         for key, value in (params or {}).items():
             self.runs[run_id].params.setdefault(names.key(key), str(value)[: names.PARAM_MAX])
@@ -137,16 +138,23 @@ class FakeRegistry:
         return len(found)
 
     async def ensure_version(
-        self, name: str, run_id: str, *, revision: str, tags: Mapping[str, str] | None = None
+        self,
+        name: str,
+        run_id: str,
+        *,
+        environment: str,
+        revision: str,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         self._enter("ensure_version")
         self._run(run_id)
         model = self.models.setdefault(name, FakeModel())
-        found = [int(v) for v, t in model.versions.items() if t.get(names.TAG_REVISION) == revision]
+        own = names.of_revision(environment, revision)
+        found = [int(v) for v, t in model.versions.items() if own.items() <= t.items()]
         if found:
             return str(min(found))
         version = str(len(model.versions) + 1)
-        model.versions[version] = {**(tags or {}), names.TAG_REVISION: revision, "run": run_id}
+        model.versions[version] = {**(tags or {}), **own, "run": run_id}
         return version
 
     async def set_alias(self, name: str, alias: str, version: str) -> None:
