@@ -410,7 +410,9 @@ def _answer(texts: list[tuple[str, Manifest]], reason: str, words: str) -> Answe
         for _, m in texts
         for c in (m.get("status") or {}).get("conditions", ())
     ]
-    fitting = [c for c in conditions if c.reason == reason and words[:200] in c.message]
+    # Conditions write each run of spaces as one.
+    wanted = " ".join(words[:200].split())
+    fitting = [c for c in conditions if c.reason == reason and wanted in " ".join(c.message.split())]
     said = [(c.kind, c.reason, c.message) for c in conditions if c.reason not in ("Succeeded",)]
     assert fitting, f"nobody says {reason}: {words[:200]}; said is {said}"
     # What a person reads first: Ready of the model itself, where it is there.
