@@ -410,9 +410,9 @@ def _answer(texts: list[tuple[str, Manifest]], reason: str, words: str) -> Answe
         for _, m in texts
         for c in (m.get("status") or {}).get("conditions", ())
     ]
-    # Conditions write each run of spaces as one.
-    wanted = " ".join(words[:200].split())
-    fitting = [c for c in conditions if c.reason == reason and wanted in " ".join(c.message.split())]
+    # Conditions write each run of spaces as one; a line end they must not be given at all.
+    wanted = re.sub(" +", " ", words[:200])
+    fitting = [c for c in conditions if c.reason == reason and wanted in c.message]
     said = [(c.kind, c.reason, c.message) for c in conditions if c.reason not in ("Succeeded",)]
     assert fitting, f"nobody says {reason}: {words[:200]}; said is {said}"
     # What a person reads first: Ready of the model itself, where it is there.
