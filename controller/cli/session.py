@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
@@ -75,6 +75,8 @@ class Local:
     where: Places
     store: Store
     who: str = "mainspring up"
+    opened: list[World] = field(default_factory=list)
+    """Worlds whose connections are closed at the end."""
 
     @property
     def logs(self) -> Logs:
@@ -88,9 +90,9 @@ class Local:
         from controller.local.session import open_world
 
         uri = noted(self.where.state / "tracking-uri") or NO_REGISTRY
-        return open_world(
-            self.where, self.store, tracking_uri=uri, router_url=noted(self.where.state / "router-url")
-        )
+        router = noted(self.where.state / "router-url")
+        self.opened.append(open_world(self.where, self.store, tracking_uri=uri, router_url=router))
+        return self.opened[-1]
 
     def asking(self, namespace: str, name: str, url: str) -> Ask:  # noqa: ARG002
         """Ask the address of the status, as any client would."""
@@ -113,13 +115,16 @@ async def open_local(state: Path) -> AsyncIterator[Local]:
     """
     if not (state / "objects.db").exists():
         raise Failure(f"no local state in {state}; start it with mainspring up")
-    from controller.local.session import open_store, places
+    from controller.local.session import close_world, open_store, places
 
     where = places(state)
     store = open_store(where)
+    local = Local(where, store)
     try:
-        yield Local(where, store)
+        yield local
     finally:
+        for world in local.opened:
+            await close_world(world)
         store.close()
 
 

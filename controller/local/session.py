@@ -157,5 +157,16 @@ def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: st
     )
 
 
+async def close_world(world: World) -> None:
+    """Close the connections of a world that `open_world` made; in the event loop that used them."""
+    from controller.clients.registry import Registry
+    from controller.clients.telemetry import Telemetry
+
+    if isinstance(world.registry, Registry):
+        await world.registry.aclose()
+    if isinstance(world.telemetry, Telemetry):
+        await world.telemetry.close()
+
+
 def _now() -> datetime:
     return datetime.now(UTC)

@@ -170,12 +170,16 @@ def pod_waits(status: Manifest) -> str:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
-        waiting = (container.get("state") or {}).get("waiting") or {}
+        state = container.get("state") or {}
+        waiting = state.get("waiting") or {}
         reason = str(waiting.get("reason", ""))
+        last = ((container.get("lastState") or {}).get("terminated") or {}).get("message", "").strip()
+        said = f"; it last said: {last}" if last else ""
         if reason and reason not in ("PodInitializing", "ContainerCreating"):
-            last = ((container.get("lastState") or {}).get("terminated") or {}).get("message", "")
-            said = f"; it last said: {last.strip()}" if last else ""
             return f"{container['name']}: {reason}: {waiting.get('message', '')}{said}"
+        # Started again, and not yet as far as to fail again: what it failed of last is still the news.
+        if said and "running" in state and not container.get("ready"):
+            return f"{container['name']}: started {container.get('restartCount', 0) + 1} times{said}"
     return ""
 
 
