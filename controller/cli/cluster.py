@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -50,6 +50,8 @@ class Cluster:
 
     store: KubeClient
     who: str = "the operator"
+    opened: list[World] = field(default_factory=list)
+    """Worlds whose connections are closed at the end."""
 
     @property
     def logs(self) -> Logs:
@@ -64,7 +66,8 @@ class Cluster:
         MLflow is the server of MLFLOW_TRACKING_URI, else the operator's; without it, or without the operator's
         public key, the ledger is unknown, and the verbs say so.
         """
-        return world_of(self.store, await operator_settings(self.store))
+        self.opened.append(world_of(self.store, await operator_settings(self.store)))
+        return self.opened[-1]
 
     def asking(self, namespace: str, name: str, url: str) -> Ask:
         """Ask the address, or, where only the cluster's network knows it, through the API server."""
@@ -85,9 +88,14 @@ class Cluster:
 async def open_cluster(where: Place) -> AsyncIterator[Cluster]:
     """Prepare a client of the cluster, and close it."""
     client = KubeClient.connect(where.kubeconfig, where.context, field_manager=MANAGER)
+    cluster = Cluster(client)
     try:
-        yield Cluster(client)
+        yield cluster
     finally:
+        from controller.local.session import close_world
+
+        for world in cluster.opened:
+            await close_world(world)
         await client.aclose()
 
 
