@@ -124,6 +124,8 @@ def changed(said: Any, kept: Any, where: str = "") -> list[str]:
     """Name the fields that the server stores otherwise than they were sent; what it adds are defaults."""
     if isinstance(said, dict) and isinstance(kept, dict):
         return [c for k, v in said.items() for c in changed(v, kept.get(k), f"{where}.{k}")]
+    if where.endswith(".tolerations"):
+        kept = (kept or [])[: len(said or [])]  # The server adds those for nodes that are lost.
     if isinstance(said, list) and isinstance(kept, list) and len(said) == len(kept):
         return [c for i, (a, b) in enumerate(zip(said, kept, strict=True)) for c in changed(a, b, f"{where}[{i}]")]
     # Amounts are stored in their shortest form, and what is empty is left out.
