@@ -126,16 +126,3 @@ def test_the_story_of_the_demo_on_a_node(node: Node, first_model: tuple[Path, st
     servers = kubectl("get", "-n", NAMESPACE, "deployments", "-l", f"{LABEL_MODEL}=bikes", "-o", "name")
     assert champion["revision"] in servers
     wait_until(lambda: is_available(node.plane, NAMESPACE, "mainspring"), "waiting for the operator", 60)
-
-
-def test_a_deleted_model_takes_all_that_it_had_with_it(node: Node, first_model: tuple[Path, str]):
-    """Owner references alone do it, as for any Kubernetes object: no finalizer of ours can hang."""
-    assert first_model
-    node.kubectl("delete", "-n", NAMESPACE, "modelrepository/team", "modelspec/bikes")
-    kinds = "modelspecs,modelrevisions,jobs,deployments,services,poddisruptionbudgets,pods"
-
-    def gone() -> bool:
-        return not node.kubectl("get", "-n", NAMESPACE, kinds, "-l", f"{LABEL_MODEL}=bikes", "-o", "name")
-
-    wait_until(gone, "waiting for the servers, Jobs and revisions to go", 180)
-    assert is_available(node.plane, NAMESPACE, "mainspring"), "the operator goes on"
