@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -50,8 +50,8 @@ class Cluster:
 
     store: KubeClient
     who: str = "the operator"
-    opened: list[World] = field(default_factory=list)
-    """Worlds whose connections are closed at the end."""
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What is closed at the end of the verb."""
 
     @property
     def logs(self) -> Logs:
@@ -66,8 +66,9 @@ class Cluster:
         MLflow is the server of MLFLOW_TRACKING_URI, else the operator's; without it, or without the operator's
         public key, the ledger is unknown, and the verbs say so.
         """
-        self.opened.append(world_of(self.store, await operator_settings(self.store)))
-        return self.opened[-1]
+        world = world_of(self.store, await operator_settings(self.store))
+        self.closing.push_async_callback(world.close)
+        return world
 
     def asking(self, namespace: str, name: str, url: str) -> Ask:
         """Ask the address, or, where only the cluster's network knows it, through the API server."""
@@ -92,10 +93,7 @@ async def open_cluster(where: Place) -> AsyncIterator[Cluster]:
     try:
         yield cluster
     finally:
-        from controller.local.session import close_world
-
-        for world in cluster.opened:
-            await close_world(world)
+        await cluster.closing.aclose()
         await client.aclose()
 
 
@@ -160,17 +158,21 @@ def world_of(kube: KubeClient, operator: Mapping[str, str]) -> World:
     signer = Signer.load_or_create(Path(mkdtemp(prefix="mainspring-")) / "unused.pem")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring" / "mirrors"
     git, ledger = Mirrors(cache, GitPolicy()), LedgerBook(registry, signer, Verifier(keys), now)
+    telemetry, connections = Telemetry(), AsyncExitStack()
+    connections.push_async_callback(registry.aclose)
+    connections.push_async_callback(telemetry.close)
     return World(
         kube=kube,
         git=git,
         registry=registry,
         ledger=ledger,
-        telemetry=Telemetry(),
+        telemetry=telemetry,
         settings=Settings(runtime=operator.get("MAINSPRING_SERVER_IMAGE", ""), tracking_uri=uri),
         now=now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc",
         # With the rights of whoever asks: who may not read a Secret reads that he may not.
         access=Access(SecretBook(kube), git, lambda _: (registry, ledger)),
+        close=connections.aclose,
     )
 
 

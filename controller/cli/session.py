@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
@@ -75,8 +75,8 @@ class Local:
     where: Places
     store: Store
     who: str = "mainspring up"
-    opened: list[World] = field(default_factory=list)
-    """Worlds whose connections are closed at the end."""
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What is closed at the end of the verb."""
 
     @property
     def logs(self) -> Logs:
@@ -91,8 +91,9 @@ class Local:
 
         uri = noted(self.where.state / "tracking-uri") or NO_REGISTRY
         router = noted(self.where.state / "router-url")
-        self.opened.append(open_world(self.where, self.store, tracking_uri=uri, router_url=router))
-        return self.opened[-1]
+        world = open_world(self.where, self.store, tracking_uri=uri, router_url=router)
+        self.closing.push_async_callback(world.close)
+        return world
 
     def asking(self, namespace: str, name: str, url: str) -> Ask:  # noqa: ARG002
         """Ask the address of the status, as any client would."""
@@ -115,7 +116,7 @@ async def open_local(state: Path) -> AsyncIterator[Local]:
     """
     if not (state / "objects.db").exists():
         raise Failure(f"no local state in {state}; start it with mainspring up")
-    from controller.local.session import close_world, open_store, places
+    from controller.local.session import open_store, places
 
     where = places(state)
     store = open_store(where)
@@ -123,8 +124,7 @@ async def open_local(state: Path) -> AsyncIterator[Local]:
     try:
         yield local
     finally:
-        for world in local.opened:
-            await close_world(world)
+        await local.closing.aclose()
         store.close()
 
 

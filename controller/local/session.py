@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -144,28 +145,21 @@ def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: st
     from controller.reconcile.ledger import LedgerBook
 
     signer = Signer.load_or_create(where.key)
-    registry = Registry(tracking_uri)
+    registry, telemetry = Registry(tracking_uri), Telemetry()
+    connections = AsyncExitStack()
+    connections.push_async_callback(registry.aclose)
+    connections.push_async_callback(telemetry.close)
     return World(
         kube=store,
         git=Mirrors(where.mirrors, GitPolicy(file_roots=git_roots(where))),
         registry=registry,
         ledger=LedgerBook(registry, signer, Verifier([signer.public]), _now),
-        telemetry=Telemetry(),
+        telemetry=telemetry,
         settings=Settings(runtime=runtime_digest(), tracking_uri=tracking_uri, local=True),
         now=_now,
         url_of=lambda namespace, name: f"{router_url}/{namespace}/{name}" if router_url else "",
+        close=connections.aclose,
     )
-
-
-async def close_world(world: World) -> None:
-    """Close the connections of a world that `open_world` made; in the event loop that used them."""
-    from controller.clients.registry import Registry
-    from controller.clients.telemetry import Telemetry
-
-    if isinstance(world.registry, Registry):
-        await world.registry.aclose()
-    if isinstance(world.telemetry, Telemetry):
-        await world.telemetry.close()
 
 
 def _now() -> datetime:

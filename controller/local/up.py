@@ -20,16 +20,7 @@ from controller.clients.signing import public_text
 from controller.local.mlflow_server import MlflowServer
 from controller.local.runner import Runner
 from controller.local.runner_machine import OUTPUT_BYTES
-from controller.local.session import (
-    Places,
-    close_world,
-    git_roots,
-    note,
-    open_store,
-    open_world,
-    prepare,
-    trusted_keys,
-)
+from controller.local.session import Places, git_roots, note, open_store, open_world, prepare, trusted_keys
 from controller.local.store import Store
 from controller.reconcile.controller import Controller
 from controller.reconcile.world import World
@@ -88,7 +79,7 @@ class LocalMode:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await close_world(self.world)
+            await self.world.close()
 
     async def stop_all(self) -> None:
         """End all processes: jobs, servers, router, MLflow. What is recorded stays."""

@@ -6,9 +6,8 @@ Nothing is sent here, and no file but the keys is read.  Local mode has its own 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from controller.clients.errors import Denied
 from controller.plan.pods import PodSettings
@@ -17,10 +16,8 @@ from controller.reconcile.settings import OperatorSettings
 from controller.reconcile.world import World
 
 
-def open_world(
-    settings: OperatorSettings, kube: CachedKube, guard: Callable[[], None]
-) -> tuple[World, Callable[[], Coroutine[Any, Any, None]]]:
-    """Put the world of a cluster together, and say how to close it; `guard` raises to keep a write from leaving.
+def open_world(settings: OperatorSettings, kube: CachedKube, guard: Callable[[], None]) -> World:
+    """Put the world of a cluster together; `guard` raises to keep a write from leaving.
 
     Raises:
         Denied: the key or a trusted key cannot be read.
@@ -55,7 +52,7 @@ def open_world(
         await telemetry.close()
         await asyncio.to_thread(git.close)
 
-    world = World(
+    return World(
         kube=kube,
         git=git,
         registry=registry,
@@ -70,8 +67,8 @@ def open_world(
         now=_now,
         url_of=lambda namespace, name: f"http://{name}.{namespace}.svc:8080",
         access=Access(SecretBook(kube), git, open_registry),
+        close=close,
     )
-    return world, close
 
 
 def _pods(settings: OperatorSettings, trusted: Sequence[bytes]) -> PodSettings:

@@ -114,7 +114,7 @@ class Operator:
         canary = Canary(near, f"{name}-canary", time.monotonic, deaf_after_s=self.settings.deaf_after)
         self.pulse.canary = self.canary = canary
         rest.guard = self._guard
-        self.world, close = open_world(self.settings, self.kube, self._guard)
+        self.world = open_world(self.settings, self.kube, self._guard)
         self.queue = Queue(
             lambda key: reconcile(self.world, key), workers=self.settings.workers, drain_s=self.settings.drain
         )
@@ -139,7 +139,7 @@ class Operator:
         finally:
             for server in servers:
                 server.close()
-            await close()
+            await self.world.close()
             await live.aclose()
 
     def _guard(self) -> None:
@@ -306,8 +306,6 @@ class Operator:
                 await asyncio.sleep(SYNC_RETRY_S)
                 continue
             self.world.ledger.forget()
-            if self.world.access is not None:
-                self.world.access.forget()
             if self.world.access is not None:
                 self.world.access.forget()
             self.pulse.leading = True

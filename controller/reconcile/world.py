@@ -6,7 +6,7 @@ simulated world of `tests/support`, which the contract suites keep honest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -72,6 +72,10 @@ class Settings:
     """What pods are like."""
 
 
+async def _nothing_open() -> None:
+    """Close nothing: a world that was put together from stand-ins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """The outside."""
@@ -88,3 +92,5 @@ class World:
     """Endpoint of a model by namespace and name; empty when unknown."""
     access: Access | None = None
     """Git and registries with the logins of the namespaces' Secrets; None in local mode, which has no Secrets."""
+    close: Callable[[], Awaitable[None]] = _nothing_open
+    """Closes the connections; in the event loop that used them."""
