@@ -107,10 +107,7 @@ class Suite(Strict):
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        problem = git_rules.path_problem(value)
-        if problem or not value.endswith((".yaml", ".yml")):
-            raise ValueError(problem or f"the path {git_rules.shown(value)} does not end in .yaml")
-        return value
+        return _ending(value, ".yaml", ".yml")
 
 
 class Expectations(Strict):
@@ -123,10 +120,15 @@ class Expectations(Strict):
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        problem = git_rules.path_problem(value)
-        if problem or not value.endswith(".json"):
-            raise ValueError(problem or f"the path {git_rules.shown(value)} does not end in .json")
-        return value
+        return _ending(value, ".json")
+
+
+def _ending(path: str, *endings: str) -> str:
+    """Refuse a path that leaves the repository or ends otherwise; the first ending is the one that is told."""
+    problem = git_rules.path_problem(path)
+    if problem or not path.endswith(endings):
+        raise ValueError(problem or f"the path {git_rules.shown(path)} does not end in {endings[0]}")
+    return path
 
 
 class Check(Strict):

@@ -206,6 +206,12 @@ class ModelSpecSpec(Strict):
     serving: Annotated[Serving, HashMark.NONE] = Serving()
     """How the champion is served."""
 
+    @property
+    def registry_secret(self) -> str:
+        """Name of the Secret with the login for MLflow; empty: the well-known one."""
+        named = self.registry.secret_ref if self.registry else None
+        return named.name if named else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         unique_names("data", [d.name for d in self.data])

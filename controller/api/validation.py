@@ -61,7 +61,8 @@ class Checked:
 
     `documents` is empty if there are problems. `names` has (kind, name) of every object that could be recognised,
     wrong ones too, so that a sync keeps what it cannot read. `skipped` says why a file holds nothing of ours;
-    `unreadable` says that this is only because it cannot be read, so what it once held may still be meant.
+    `unreadable` says that this is only because it cannot be read or is empty, so what it once held may still be
+    meant.
     """
 
     documents: tuple[CheckedDocument, ...] = ()

@@ -149,7 +149,7 @@ def of_manifest(manifest: Manifest, asked_by: str) -> Secret:
     """
     name = manifest["metadata"]["name"]
     data: dict[str, str] = {}
-    for key, value in {**(manifest.get("data") or {})}.items():
+    for key, value in (manifest.get("data") or {}).items():
         try:
             data[key] = _text(base64.b64decode(str(value), validate=True))
         except (binascii.Error, UnicodeDecodeError, OverflowError):
@@ -300,32 +300,21 @@ def registry(secret: Secret) -> WebLogin:
     raise secret.lacks(f"{BASIC[0]} and {BASIC[1]}, or {TOKEN}")
 
 
-def registry_files(directory: Path | None) -> Callable[[], WebLogin]:
-    """Return a login for MLflow that is read from mounted files whenever it is asked for, so that it may change.
-
-    Where the directory is empty or not there, nobody logs in.  The function raises as `registry`.
-    """
-
-    def read() -> WebLogin:
-        if directory is None:
-            return WebLogin()
-        try:
-            return registry(of_directory(directory, "the registry"))
-        except NotFound:
-            return WebLogin()
-
-    return read
-
-
 def registry_here(environment: Mapping[str, str]) -> Callable[[], WebLogin]:
-    """Return the login of a step for MLflow: mounted files first, then what MLflow's own clients read."""
+    """Return the login of a step for MLflow: mounted files first, then what MLflow's own clients read.
+
+    The files are read whenever it is asked for, so that they may change.  The function raises as `registry`.
+    """
     at = environment.get("MAINSPRING_CREDENTIALS", "")
-    mounted = registry_files(Path(at) / "registry" if at else None)
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    username, password, token = (environment.get(name, "") for name in names)
+    given = WebLogin(*(environment.get(name, "") for name in names))
 
     def read() -> WebLogin:
-        found = mounted()
-        return found if found.header() else WebLogin(username, password, token)
+        if not at:
+            return given
+        try:
+            return registry(of_directory(Path(at) / "registry", "the registry"))
+        except NotFound:
+            return given
 
     return read

@@ -40,10 +40,7 @@ class Registry:
         tracking_uri: str,
         *,
         timeout_s: float = 15.0,
-        username: str = "",
-        password: str = "",
-        token: str = "",
-        login: Callable[[], WebLogin] | None = None,
+        login: Callable[[], WebLogin] = WebLogin,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Name the server; nothing is sent yet.
@@ -51,17 +48,13 @@ class Registry:
         Args:
             tracking_uri: http(s) address; credentials in it are used and never shown.
             timeout_s: longest wait for one answer. A server that is down is noticed within 3 s.
-            username: for basic authentication, with `password`.
-            password: see `username`.
-            token: bearer token, when there is no user name.
-            login: asked before each request, instead of these three; may raise one of the four errors.
+            login: asked before each request; may raise one of the four errors.
             guard: called before each request that may change something; raises to keep it from being sent.
 
         Raises:
             Denied: RegistryUriInvalid.
         """
-        given = WebLogin(username, password, token)
-        self._rest = Rest(tracking_uri, timeout_s=timeout_s, login=login or (lambda: given), guard=guard)
+        self._rest = Rest(tracking_uri, timeout_s=timeout_s, login=login, guard=guard)
         self._roots: dict[str, str] = {}
         self._experiments: dict[str, str] = {}
         self._entries: dict[str, bytes] = {}

@@ -47,8 +47,8 @@ class Rest:
         tracking_uri: str,
         *,
         timeout_s: float,
-        login: Callable[[], WebLogin] = WebLogin,
-        guard: Callable[[], None] = lambda: None,
+        login: Callable[[], WebLogin],
+        guard: Callable[[], None],
     ) -> None:
         """Prepare requests; user name and password in the address are taken out, and used where `login` has none.
 

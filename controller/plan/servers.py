@@ -87,10 +87,10 @@ def deployment(
 
 def serve_digest(model: ModelSpec) -> str:
     """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing."""
-    serving, login = model.spec.serving, model.spec.registry.secret_ref if model.spec.registry else None
+    serving, login = model.spec.serving, model.spec.registry_secret
     chosen = {"resources": serving.resources, "template": serving.template}
     # Servers that name a Secret which is gone could not be started again.
-    named = {"registrySecret": login.name} if login is not None else {}
+    named = {"registrySecret": login} if login else {}
     parts = {k: dump(part) if part is not None else None for k, part in chosen.items()}
     return digest_of({"recipe": 1, **parts, **named})
 
@@ -111,14 +111,13 @@ def _cluster_server(pod: Manifest, model: ModelSpec, settings: PodSettings, runt
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": pods.SLEEP_S}}},
     }
-    registry = model.spec.registry.secret_ref if model.spec.registry else None
     built = pods.harden(
         pod,
         settings,
         template=serving.template,
         main=serving.resources,
         runtime=runtime,
-        secrets=PodSecrets(registry=registry.name if registry else ""),
+        secrets=PodSecrets(registry=model.spec.registry_secret),
     )
     return {**built, "terminationGracePeriodSeconds": pods.GRACE_S}
 
@@ -160,10 +159,7 @@ def service(model: ModelSpec, owner: Manifest, *, name: str, revision: str) -> M
         "apiVersion": API_VERSIONS["Service"],
         "kind": "Service",
         "metadata": meta(name, model.metadata.namespace, naming.labels(model.metadata.name, revision), owner),
-        "spec": {
-            "selector": servers_of(name),
-            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
-        },
+        "spec": _reaching(servers_of(name)),
     }
 
 
@@ -173,10 +169,15 @@ def stable_service(model: ModelSpec, owner: Manifest, selector: Mapping[str, str
         "apiVersion": API_VERSIONS["Service"],
         "kind": "Service",
         "metadata": _beside(model, owner),
-        "spec": {
-            "selector": dict(selector),
-            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
-        },
+        "spec": _reaching(selector),
+    }
+
+
+def _reaching(selector: Mapping[str, str]) -> Manifest:
+    """Build the spec of a Service of these servers."""
+    return {
+        "selector": dict(selector),
+        "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT}],
     }
 
 

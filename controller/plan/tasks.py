@@ -95,7 +95,6 @@ def secrets(revision: ModelRevision, model: ModelSpec) -> PodSecrets:
     A revision may come from a server that the ModelSpec has left since: that one never gets the new one's login.
     """
     spec = model.spec
-    registry = spec.registry.secret_ref.name if spec.registry and spec.registry.secret_ref else ""
     git = spec.source.secret_ref
     same = _server_of_git(spec.source.url) == _server_of_git(revision.spec.source.url)
     pinned = {d.name: d for d in revision.spec.data}
@@ -106,7 +105,7 @@ def secrets(revision: ModelRevision, model: ModelSpec) -> PodSecrets:
         and d.name in pinned
         and urlsplit(d.uri or "")[:2] == urlsplit(pinned[d.name].uri or "")[:2]
     }
-    return PodSecrets(registry=registry, git=git.name if git and same else "", data=data)
+    return PodSecrets(registry=spec.registry_secret, git=git.name if git and same else "", data=data)
 
 
 def _server_of_git(url: str) -> tuple[str, str, int | None] | None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from controller.api.kinds import ModelRepository, ModelSpec
 from controller.api.meta import LABEL_MODEL, Key, Manifest
+from controller.api.modelrepository import ModelRepositorySpec
 from controller.clients import credentials
 from controller.clients.credentials import WebLogin
 from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
@@ -23,6 +24,7 @@ from controller.reconcile.secrets import SecretBook, User
 from controller.reconcile.world import GitPort, World
 
 Login = Callable[[], WebLogin]
+SOURCE: Final = "source.secretRef"
 NOT_HERE: Final = (
     "local mode has no Secrets: leave secretRef out, and follow a local clone (file:///…) or a public repository"
 )
@@ -209,28 +211,25 @@ async def git_for(world: World, owner: ModelSpec | ModelRepository) -> GitPort:
     Raises:
         NotFound, Denied, Unavailable: as `SecretBook.get` and `credentials.git` say; Denied(SecretsNotHere).
     """
-    if isinstance(owner, ModelSpec):
-        wanted, url, name = owner.spec.source.secret_ref, owner.spec.source.url, "source.secretRef"
-        if world.access is None and _names_any(owner):
-            raise Denied(f"{_names_any(owner)} names a Secret, and {NOT_HERE}", reason="SecretsNotHere")
-    else:
-        wanted, url, name = owner.spec.secret_ref, owner.spec.url, "secretRef"
-    if wanted is None:
-        return world.git
     if world.access is None:
-        raise Denied(f"{name} names a Secret, and {NOT_HERE}", reason="SecretsNotHere")
-    user = User(Key(owner.kind, owner.metadata.namespace, owner.metadata.name), name)
-    return await world.access.bound_git(wanted.name, user, url)
+        if named := _naming(owner):
+            raise Denied(f"{named[0]} names a Secret, and {NOT_HERE}", reason="SecretsNotHere")
+        return world.git
+    where, field_ = (owner.spec.source, SOURCE) if isinstance(owner, ModelSpec) else (owner.spec, "secretRef")
+    if where.secret_ref is None:
+        return world.git
+    user = User(Key(owner.kind, owner.metadata.namespace, owner.metadata.name), field_)
+    return await world.access.bound_git(where.secret_ref.name, user, where.url)
 
 
-def _names_any(model: ModelSpec) -> str:
-    """Name the first field of a ModelSpec that names a Secret; empty when none does."""
-    spec = model.spec
-    if spec.source.secret_ref is not None:
-        return "source.secretRef"
-    if spec.registry is not None and spec.registry.secret_ref is not None:
-        return "registry.secretRef"
-    return next((f"data[{d.name}].secretRef" for d in spec.data if d.secret_ref is not None), "")
+def _naming(owner: ModelSpec | ModelRepository) -> list[str]:
+    """List the fields of an object that name a Secret."""
+    spec = owner.spec
+    if isinstance(spec, ModelRepositorySpec):
+        return ["secretRef"] if spec.secret_ref else []
+    found = [SOURCE] if spec.source.secret_ref else []
+    found += ["registry.secretRef"] if spec.registry_secret else []
+    return found + [f"data[{d.name}].secretRef" for d in spec.data if d.secret_ref]
 
 
 async def check_mounts(world: World, manifest: Manifest) -> None:
@@ -263,7 +262,7 @@ async def check_mounts(world: World, manifest: Manifest) -> None:
             credentials.data(secret)
 
 
-_FIELDS: Final = {GIT_VOLUME: "source.secretRef", REGISTRY_VOLUME: "registry.secretRef"}
+_FIELDS: Final = {GIT_VOLUME: SOURCE, REGISTRY_VOLUME: "registry.secretRef"}
 
 
 def _mounted(manifest: Manifest) -> dict[str, str]:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from controller.clients.credentials import WebLogin
 from controller.clients.errors import Denied, NotFound, Unavailable
 from controller.clients.registry import Registry
 
@@ -231,7 +232,7 @@ def test_credentials_go_to_the_server_and_nowhere_else(odd):
     kind, uri = odd
     kind.body = b"{}"
     play(uri.replace("//", "//me:hunter2@"), lambda r: r.ping())
-    play(uri, lambda r: r.ping(), token="t0ken")
+    play(uri, lambda r: r.ping(), login=lambda: WebLogin(token="t0ken"))
     assert [seen.get("authorization") for seen in kind.seen] == ["Basic bWU6aHVudGVyMg==", "Bearer t0ken"]
 
 
