@@ -30,7 +30,7 @@ from controller.reconcile.world import Settings
 from tests.cluster.control_plane import ControlPlane
 from tests.support.git_repos import GitServer, Scratch
 from tests.support.simulation import Simulation
-from tests.unit.stories.test_stories import spec
+from tests.support.stories import spec
 
 NAMESPACE = "fleet"
 REPOSITORY = "models.git"

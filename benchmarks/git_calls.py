@@ -21,7 +21,7 @@ from controller.plan.observed import SourceSeen
 from controller.reconcile import observe
 from tests.support.git_repos import Scratch
 from tests.support.simulation import Simulation
-from tests.unit.stories.test_stories import spec
+from tests.support.stories import spec
 
 FILES = {"train.py": b"fit()", "quality": b"50", "data.csv": b"1,2", "deploy/model.yaml": b"apiVersion: v1\n"}
 

@@ -20,7 +20,8 @@ from controller.local.store import Store
 from controller.plan.model import plan_model
 from controller.reconcile import observe
 from tests.support.simulation import Simulation
-from tests.unit.stories.test_stories import better_takes_over, spec
+from tests.support.stories import spec
+from tests.unit.stories.test_stories import better_takes_over
 
 BATCH = 50
 """Calls per run: one is too short for the clock."""

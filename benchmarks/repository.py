@@ -32,7 +32,7 @@ from controller.clients.kube_kinds import resource_of
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.definitions import apply_definitions
 from tests.support.git_repos import ENV, GitServer, Scratch
-from tests.unit.stories.test_stories import spec
+from tests.support.stories import spec
 
 DIRECTORIES = 100
 FLUX_S = {1: "0.40 (0.35 to 0.52)", 100: "20 to 21"}

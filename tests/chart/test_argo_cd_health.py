@@ -13,6 +13,7 @@ from controller.api.meta import GROUP, Key
 from controller.clients.errors import Unavailable
 from tests.support.hard_simulation import HardSimulation
 from tests.support.operator_process import ROOT
+from tests.support.stories import FIRST, spec
 from tests.unit.stories import test_repository_stories as repositories
 from tests.unit.stories import test_stories as stories
 
@@ -32,12 +33,12 @@ def health(manifest):
 
 
 async def just_made(s):
-    await s.store.apply(stories.spec())
+    await s.store.apply(spec())
 
 
 async def training(s):
-    s.git.commit("Predict bikes", stories.FIRST)
-    await s.store.apply(stories.spec())
+    s.git.commit("Predict bikes", FIRST)
+    await s.store.apply(spec())
     await s.run(20)
 
 
@@ -80,7 +81,7 @@ async def git_away(s):
 
 async def changed_and_not_looked_at(s):
     await stories.first_commit(s)
-    await s.store.apply(stories.spec(environment="production"))
+    await s.store.apply(spec(environment="production"))
 
 
 MODELS = [
@@ -147,7 +148,7 @@ async def unreachable(s):
 
 
 async def with_a_file_that_is_wrong(s):
-    s.git.commit("Models", stories.FIRST | {"envs/bikes.yaml": b"kind: ModelSpec\nspec: {sauce: 1}\n"})
+    s.git.commit("Models", FIRST | {"envs/bikes.yaml": b"kind: ModelSpec\nspec: {sauce: 1}\n"})
     await s.store.apply(repositories.REPOSITORY)
     await s.run(10)
 

@@ -11,12 +11,11 @@ from controller.api.meta import API_VERSION, Key
 from controller.clients.errors import ClientError
 from tests.support.git_repos import GitServer, Scratch
 from tests.support.operator_process import ROOT, OperatorProcess, ready, wait_until, with_client
-from tests.support.server_crds import fresh_namespace, install
+from tests.support.plain_server import fresh_namespace
 
 
 @pytest.fixture(scope="module")
 def kubeconfig(control_plane):
-    install(control_plane)
     return control_plane.kubeconfig
 
 

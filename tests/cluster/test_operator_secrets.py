@@ -13,14 +13,13 @@ from controller.api.meta import API_VERSION, Key
 from controller.clients.errors import ClientError
 from tests.support.git_repos import GitServer, Scratch
 from tests.support.operator_process import OperatorProcess, ready, wait_until, with_client
-from tests.support.server_crds import fresh_namespace, http, install
+from tests.support.plain_server import fresh_namespace, http
 
 OLD, NEW = "0ldPassw0rd77", "n3wPassw0rd77"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def plane(control_plane):
-    install(control_plane)
     return control_plane
 
 

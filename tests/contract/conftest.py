@@ -11,7 +11,7 @@ import pytest
 
 from controller.clients.kube import KubeClient
 from controller.local.store import Store
-from tests.support.server_crds import fresh_namespace, install
+from tests.support.plain_server import fresh_namespace
 
 IMPLEMENTATIONS = ("local", "server")
 
@@ -19,14 +19,6 @@ IMPLEMENTATIONS = ("local", "server")
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def api_server(request):
-    """The control plane with our CRDs, started when the first test asks for it."""
-    control_plane = request.getfixturevalue("control_plane")
-    install(control_plane)
-    return control_plane
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -41,7 +33,7 @@ async def kube(implementation, request, tmp_path):
         yield store
         store.close()
         return
-    client = KubeClient.connect(request.getfixturevalue("api_server").kubeconfig)
+    client = KubeClient.connect(request.getfixturevalue("control_plane").kubeconfig)
     yield client
     await client.aclose()
 
@@ -50,4 +42,4 @@ async def kube(implementation, request, tmp_path):
 def namespace(implementation, request):
     if implementation == "local":
         return f"contract-{uuid.uuid4().hex[:10]}"
-    return fresh_namespace(request.getfixturevalue("api_server"))
+    return fresh_namespace(request.getfixturevalue("control_plane"))

@@ -26,7 +26,7 @@ import yaml
 
 from controller.api.conditions import timestamp
 from controller.api.hashes import sha256
-from controller.api.meta import API_VERSION, LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest, key_of, owner_reference
+from controller.api.meta import API_VERSION, LABEL_REVISION, Key, Manifest, key_of
 from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
@@ -34,7 +34,7 @@ from controller.jobs.entry import WrongInput
 from controller.local.store import Store
 from tests.support.cli_session import Answered, mainspring
 from tests.support.hard_simulation import HardSimulation
-from tests.support.simulation import FakeGit
+from tests.support.simulation import FakeGit, pod_of
 
 HOST = "https://git.example.com/team"
 SPECS, BIKES, TRAMS = f"{HOST}/specs.git", f"{HOST}/bikes.git", f"{HOST}/trams.git"
@@ -204,18 +204,7 @@ class Neighbours(HardSimulation):
         if told is None or status.get("conditions") or "startTime" not in status:
             await super()._run_job(job)
             return
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{job['metadata']['name']}-0",
-                "namespace": job["metadata"]["namespace"],
-                "labels": {**job["metadata"]["labels"], LABEL_JOB_NAME: job["metadata"]["name"]},
-                "ownerReferences": [owner_reference(job)],
-            },
-            "spec": {"containers": [{"name": "evaluate"}]},
-        }
-        made = await self.store.apply(pod)
+        made = await self.store.apply(pod_of(job))
         await self.store.patch_status(key_of(made), told[1], uid=made["metadata"]["uid"])
         await self.store.patch_status(key_of(job), {**status, **told[0]}, uid=job["metadata"]["uid"])
 

@@ -26,7 +26,7 @@ from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Manifest
 from controller.clients.git_types import Head
 from controller.clients.registry import Registry
 from tests.cluster.control_plane import ControlPlane
-from tests.support.server_crds import http
+from tests.support.plain_server import http
 from tests.support.simulation import FakeGit, report_of
 
 LOOK_S = 0.1

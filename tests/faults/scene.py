@@ -22,6 +22,7 @@ from controller.api.meta import API_VERSION, Manifest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fault_proxy import FaultProxy
 from tests.faults.player import Player
+from tests.support import stories
 from tests.support.git_repos import GitServer, Scratch
 from tests.support.operator_process import OperatorProcess, condition
 
@@ -41,23 +42,9 @@ class Stuck(AssertionError):
 
 def spec(url: str, registry: str) -> Manifest:
     """Build the ModelSpec of the story."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelSpec",
-        "metadata": {"name": MODEL},
-        "spec": {
-            "source": {"url": url, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "1s"},
-            "data": [{"name": "train", "path": "data.csv"}],
-            "columns": {"target": "bikers"},
-            "training": {"command": ["python", "train.py"]},
-            "gates": [
-                {"name": "good-enough", "metric": "rmse", "max": 100},
-                {"name": "not-worse", "metric": "rmse", "champion": {"margin": 0, "mode": "Absolute"}},
-            ],
-            "serving": {"canary": {"stepWeights": [50], "interval": "1s"}},
-            "registry": {"name": registry},
-        },
-    }
+    built = stories.spec(serving={"canary": {"stepWeights": [50], "interval": "1s"}}, registry={"name": registry})
+    source = {**built["spec"]["source"], "url": url, "interval": "1s"}
+    return {**built, "metadata": {"name": MODEL}, "spec": {**built["spec"], "source": source}}
 
 
 class Scene:

@@ -18,8 +18,9 @@ import yaml
 from controller.api.meta import Key, key_of
 from controller.cli.cluster import operator_settings, world_of
 from controller.clients.kube import KubeClient
+from tests.cluster.definitions import apply_definitions
 from tests.support.cli_session import mainspring, model, refused, stored, tell
-from tests.support.server_crds import fresh_namespace, http, install
+from tests.support.plain_server import fresh_namespace, http
 
 CHAMPION, REFUSED = "bikes-dd1196040a", "bikes-4b78198ae3"
 
@@ -50,7 +51,6 @@ def state(tmp_path_factory):
 def cluster(request, state):
     """A namespace with what the local state has, and the options that lead to it."""
     control_plane = request.getfixturevalue("control_plane")
-    install(control_plane)
     namespace = fresh_namespace(control_plane)
     objects = [stored(state, "ModelSpec", "bikes")]
     objects += [stored(state, "ModelRevision", name) for name in (CHAMPION, REFUSED)]
@@ -259,7 +259,7 @@ def test_doctor_finds_crds_of_another_version(cluster):
         assert found["ok"] is False
         assert "another version of Mainspring" in found["found"]
     finally:
-        install(cluster.control_plane)
+        apply_definitions(cluster.control_plane)
     assert checks(cluster("doctor", "-o", "json"))["CRD modelrepositories"]["ok"] is True
 
 

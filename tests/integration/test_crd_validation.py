@@ -18,7 +18,7 @@ from controller.api.meta import API_VERSION
 from controller.api.validation import object_problems
 from tests.corpus.yaml.yaml_cases import BASE, CASES
 from tests.support.cli_session import serving, stored, tell
-from tests.support.server_crds import http, install
+from tests.support.plain_server import http
 
 ROOT = Path(__file__).parents[2]
 EXPRESSION = "syntax, names and types of an expression of a gate: CEL cannot read CEL"
@@ -58,7 +58,6 @@ TABLE = [
 @pytest.fixture(scope="module")
 def server(request):
     control_plane = request.getfixturevalue("control_plane")
-    install(control_plane)
     with http(control_plane) as client:
         client.post("/api/v1/namespaces", json={"metadata": {"name": "ml"}})
         yield client

@@ -12,7 +12,7 @@ from controller.clients.kube import KubeClient
 from controller.clients.kube_login import Login
 from controller.clients.kube_rest import KubeRest
 from controller.clients.kube_watch import PAGE
-from tests.support.server_crds import fresh_namespace
+from tests.support.plain_server import fresh_namespace
 
 pytestmark = pytest.mark.anyio
 

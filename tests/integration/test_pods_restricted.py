@@ -22,8 +22,8 @@ from controller.plan import manifests, naming, pinning, servers, tasks
 from controller.plan.observed import SourceSeen
 from controller.plan.pods import PodSettings
 from tests.cluster.namespaces import made, unmade
+from tests.support.plain_server import http
 from tests.support.random_specs import PRIORITY, is_valid, model_specs
-from tests.support.server_crds import http
 
 SPECS = 300
 PODS = PodSettings(

@@ -13,33 +13,18 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from controller.api.meta import API_VERSION, Key, Manifest
+from controller.api.meta import Key, Manifest
 from controller.cli.main import app
 from controller.local.store import Store
-from tests.support.simulation import URL, Simulation
+from tests.support.simulation import Simulation
+from tests.support.stories import spec
 
 FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2"}
 
 
 def model(name: str = "bikes", **changes: Any) -> Manifest:
     """Build a ModelSpec; keyword arguments replace fields of its spec."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelSpec",
-        "metadata": {"name": name},
-        "spec": {
-            "source": {"url": URL, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "5s"},
-            "data": [{"name": "train", "path": "data.csv"}],
-            "columns": {"target": "bikers"},
-            "training": {"command": ["python", "train.py"]},
-            "gates": [
-                {"name": "good-enough", "metric": "rmse", "max": 100},
-                {"name": "not-worse", "metric": "rmse", "champion": {"margin": 0, "mode": "Absolute"}},
-            ],
-            "serving": {"canary": {"stepWeights": [10, 50], "interval": "60s"}},
-            **changes,
-        },
-    }
+    return {**spec(**changes), "metadata": {"name": name}}
 
 
 @dataclass

@@ -9,15 +9,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+from tests.support.operator_env import sync
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "great-expectations.txt"
-SLOWEST_S = 300.0
-"""Longest time of one command: a first download over a slow line."""
 
 
 def ready() -> Path:
@@ -35,19 +34,8 @@ def ready() -> Path:
     with (cache / f"great-expectations-{key}.making").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.is_file():
-            uv = [str(Path(sys.executable).with_name("uv")), "--quiet"]
-            _run([*uv, "venv", "--allow-existing", "--python", sys.executable, str(place)])
-            _run([*uv, "pip", "sync", "--python", str(python), "--require-hashes", str(LOCK)])
+            sync(place, LOCK)
             (site,) = place.glob("lib/python*/site-packages")
             (site / "beside.pth").write_text(f"{base}\n{ROOT}\n")
             done.touch()
     return python
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SLOWEST_S
-    )
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise RuntimeError(f"cannot make it: {' '.join(command)} ended with {done.returncode}\n{said}")

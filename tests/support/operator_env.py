@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv-operator"
 LOCK = ROOT / "requirements" / "operator.txt"
+UV = (str(Path(sys.executable).with_name("uv")), "--quiet")
 SLOWEST_S = 300.0
 """Longest time of one command: a first download over a slow line."""
 
@@ -32,10 +33,8 @@ def ready() -> Path:
     with (PLACE / ".making").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp, wanted = PLACE / ".synced", hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-        uv = [str(Path(sys.executable).with_name("uv")), "--quiet"]
         if not stamp.is_file() or stamp.read_text() != wanted:
-            _run([*uv, "venv", "--allow-existing", "--python", sys.executable, str(PLACE)])
-            _run([*uv, "pip", "sync", "--python", str(python), "--require-hashes", str(LOCK)])
+            sync(PLACE, LOCK)
             stamp.write_text(wanted)
         wheels = PLACE / "wheel"
         for old in wheels.glob("*.whl"):
@@ -43,8 +42,19 @@ def ready() -> Path:
         _run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels)])
         (wheel,) = wheels.glob("*.whl")
         install = ["pip", "install", "--python", str(python), "--offline", "--no-deps", "--reinstall", str(wheel)]
-        _run([*uv, *install])
+        _run([*UV, *install])
     return python
+
+
+def sync(place: Path, lock: Path) -> None:
+    """Make an environment at a place, and give it what a lock names and nothing else.
+
+    Raises:
+        RuntimeError: a command failed; the message holds what it said.
+    """
+    python = place / "bin" / "python"
+    _run([*UV, "venv", "--allow-existing", "--python", sys.executable, str(place)])
+    _run([*UV, "pip", "sync", "--python", str(python), "--require-hashes", str(lock)])
 
 
 def _run(command: list[str]) -> None:
@@ -53,7 +63,7 @@ def _run(command: list[str]) -> None:
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
-        raise RuntimeError(f"cannot make {PLACE.name}: {' '.join(command)} ended with {done.returncode}\n{said}")
+        raise RuntimeError(f"cannot make an environment: {' '.join(command)} ended with {done.returncode}\n{said}")
 
 
 if __name__ == "__main__":

@@ -188,6 +188,22 @@ class StaleKube:
         return tuple(out)
 
 
+def pod_of(job: Manifest) -> Manifest:
+    """Build the pod of a Job."""
+    meta = job["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{meta['name']}-0",
+            "namespace": meta["namespace"],
+            "labels": {**meta["labels"], LABEL_JOB_NAME: meta["name"]},
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": {"containers": [{"name": "evaluate"}]},
+    }
+
+
 @dataclass
 class Simulation:
     """The world of one story."""
@@ -313,18 +329,7 @@ class Simulation:
             return
         failed = self.fail_training(job) or self.refuse_data(job)
         steps = await self._finish(job, failed)
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{job['metadata']['name']}-0",
-                "namespace": job["metadata"]["namespace"],
-                "labels": {**job["metadata"]["labels"], LABEL_JOB_NAME: job["metadata"]["name"]},
-                "ownerReferences": [owner_reference(job)],
-            },
-            "spec": {"containers": [{"name": "evaluate"}]},
-        }
-        made = await self.store.apply(pod)
+        made = await self.store.apply(pod_of(job))
         await self.store.patch_status(key_of(made), {"initContainerStatuses": steps}, uid=made["metadata"]["uid"])
         kind = "Failed" if failed else "Complete"
         ended = {

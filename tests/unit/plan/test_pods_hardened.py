@@ -13,7 +13,7 @@ from controller.api.modelrevision import PinnedData
 from controller.plan import manifests, pinning, servers
 from controller.plan.observed import SourceSeen
 from controller.plan.pods import PLAIN, USER, PodSettings
-from tests.unit.stories.test_stories import spec
+from tests.support.stories import spec
 
 JOBS, SERVER = "images.example.com/mainspring-jobs:1", "images.example.com/mainspring-server:1"
 SETTINGS = PodSettings(hardened=True, jobs_image=JOBS, server_image=SERVER, pull_secrets=("ours",))

@@ -17,7 +17,7 @@ from controller.api.meta import LABEL_REVISION, Key, Manifest
 from controller.clients.errors import Unavailable
 from controller.reconcile.jobs import has_ended
 from tests.support.hard_simulation import HardSimulation
-from tests.unit.stories.test_stories import FIRST, spec
+from tests.support.stories import FIRST, spec
 
 EVENTS = st.one_of(
     st.tuples(st.just("commit"), st.sampled_from([b"60", b"55", b"50", b"45", b"120"])),

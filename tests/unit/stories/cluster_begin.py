@@ -6,8 +6,8 @@ from typing import Any
 
 from controller.api.meta import Manifest
 from tests.support.cluster_simulation import ClusterSimulation
-from tests.unit.stories.test_stories import FIRST
-from tests.unit.stories.test_stories import spec as plain_spec
+from tests.support.stories import FIRST
+from tests.support.stories import spec as plain_spec
 
 SERVING: dict[str, Any] = {"minReplicas": 3, "canary": {"stepWeights": [10, 50], "interval": "20s"}}
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from controller.api.meta import Key, Manifest
 from tests.support.cluster_simulation import ClusterSimulation
+from tests.support.stories import FIRST
 from tests.unit.stories.cluster_begin import begin, spec
-from tests.unit.stories.test_stories import FIRST
 
 
 def first_attempt(fate: str) -> Callable[[str], str]:

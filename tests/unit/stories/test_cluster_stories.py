@@ -5,14 +5,16 @@ Told and told again as in test_stories.py: golden transcripts, a crash after eve
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.api.meta import Key, key_of
+from tests.support import stories
 from tests.support.cluster_simulation import ClusterSimulation
+from tests.support.stories import golden
 from tests.unit.stories.cluster_begin import GATEWAY, begin, spec
 from tests.unit.stories.cluster_job_stories import JOB_STORIES
 
@@ -176,15 +178,9 @@ STORIES: dict[str, Callable[[ClusterSimulation], Awaitable[None]]] = {
 
 
 def tell(
-    story: Callable[[ClusterSimulation], Awaitable[None]], **options: object
+    story: Callable[[ClusterSimulation], Awaitable[None]], **options: Any
 ) -> tuple[ClusterSimulation, dict[str, object]]:
-    simulation = ClusterSimulation(**options)  # type: ignore[arg-type]
-
-    async def go() -> dict[str, object]:
-        await story(simulation)
-        return await simulation.end_state()
-
-    return simulation, asyncio.run(go())
+    return stories.tell(story, ClusterSimulation(**options))
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -193,11 +189,7 @@ def test_story_on_a_cluster_reads_as_in_its_golden_file(name: str, request: pyte
     assert simulation.unanswered == 0
     assert min(simulation.answering, default=3) >= 3, "fewer servers answered than the champion has"
     transcript = "\n".join(simulation.lines) + "\n"
-    file = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--update-golden"):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(transcript)
-    assert transcript == file.read_text()
+    assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)
 
 
 @pytest.mark.parametrize("name", STORIES)

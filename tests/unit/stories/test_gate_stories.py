@@ -6,7 +6,8 @@ import pytest
 
 from controller.api.meta import Key, Manifest
 from tests.support.simulation import Simulation
-from tests.unit.stories.test_stories import GOLDEN, first_commit, spec, tell, worse_is_refused
+from tests.support.stories import golden, spec
+from tests.unit.stories.test_stories import GOLDEN, first_commit, tell, worse_is_refused
 
 LIMIT = {"name": "good-enough", "metric": "rmse", "max": 200}
 LENIENT = {"name": "not-worse", "metric": "rmse", "champion": {"margin": -100, "mode": "Absolute"}}
@@ -81,10 +82,7 @@ def test_gate_story_ends_as_told_and_reads_as_in_its_golden_file(
 ) -> None:
     simulation, _ = tell(STORIES[name])
     transcript = "\n".join(simulation.lines) + "\n"
-    file = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--update-golden"):
-        file.write_text(transcript)
-    assert transcript == file.read_text()
+    assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)
 
 
 def test_a_renewed_measurement_ends_the_same_after_a_crash_at_any_write() -> None:

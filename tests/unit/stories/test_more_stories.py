@@ -18,7 +18,8 @@ from controller.api.conditions import timestamp
 from controller.api.meta import ANNOTATION_REQUESTED_AT, Key
 from controller.clients.errors import Denied, Unavailable
 from tests.support.hard_simulation import HardSimulation
-from tests.unit.stories.test_stories import first_commit, spec
+from tests.support.stories import golden, spec
+from tests.unit.stories.test_stories import first_commit
 
 GOLDEN = Path(__file__).parent / "golden"
 A = "bikes-dd1196040a"
@@ -524,7 +525,4 @@ def test_story_ends_as_told_and_reads_as_in_its_golden_file(name: str, request: 
     simulation = HardSimulation()
     asyncio.run(STORIES[name](simulation))
     transcript = "\n".join(simulation.lines) + "\n"
-    file = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--update-golden"):
-        file.write_text(transcript)
-    assert transcript == file.read_text()
+    assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)

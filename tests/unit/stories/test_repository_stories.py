@@ -13,7 +13,7 @@ from controller.api.meta import ANNOTATION_PRUNE, API_VERSION, Key, Manifest
 from controller.clients.errors import Unavailable
 from tests.support.hard_simulation import HardSimulation
 from tests.support.simulation import URL
-from tests.unit.stories.test_stories import FIRST, spec
+from tests.support.stories import FIRST, spec
 
 REPOSITORY: Manifest = {
     "apiVersion": API_VERSION,

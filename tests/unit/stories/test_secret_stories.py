@@ -15,7 +15,7 @@ from controller.reconcile.access import Access
 from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.secrets import SecretBook
 from tests.support.cluster_simulation import ClusterSimulation
-from tests.unit.stories.test_stories import FIRST, spec
+from tests.support.stories import FIRST, spec
 
 pytestmark = pytest.mark.anyio
 DIGEST = f"sha256:{'0' * 64}"

@@ -10,38 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from controller.api.meta import API_VERSION, Manifest
 from controller.clients.errors import Unavailable
-from tests.support.simulation import URL, Simulation
+from tests.support import stories
+from tests.support.simulation import Simulation
+from tests.support.stories import FIRST, golden, spec
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def spec(**changes: object) -> Manifest:
-    """Build the ModelSpec of the stories."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelSpec",
-        "metadata": {"name": "bikes", "namespace": "default"},
-        "spec": {
-            "source": {"url": URL, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "5s"},
-            "data": [{"name": "train", "path": "data.csv"}],
-            "columns": {"target": "bikers"},
-            "training": {"command": ["python", "train.py"]},
-            "gates": [
-                {"name": "good-enough", "metric": "rmse", "max": 100},
-                {"name": "not-worse", "metric": "rmse", "champion": {"margin": 0, "mode": "Absolute"}},
-            ],
-            "serving": {"canary": {"stepWeights": [10, 50], "interval": "60s"}},
-            **changes,
-        },
-    }
-
-
-FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
 
 
 async def first_commit(s: Simulation) -> None:
@@ -211,27 +189,15 @@ STORIES: dict[str, Callable[[Simulation], Awaitable[None]]] = {
 }
 
 
-def tell(
-    story: Callable[[Simulation], Awaitable[None]], **options: object
-) -> tuple[Simulation, dict[str, object]]:
-    simulation = Simulation(**options)  # type: ignore[arg-type]
-
-    async def go() -> dict[str, object]:
-        await story(simulation)
-        return await simulation.end_state()
-
-    return simulation, asyncio.run(go())
+def tell(story: Callable[[Simulation], Awaitable[None]], **options: Any) -> tuple[Simulation, dict[str, object]]:
+    return stories.tell(story, Simulation(**options))
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_story_reads_as_in_its_golden_file(name: str, request: pytest.FixtureRequest) -> None:
     simulation, _ = tell(STORIES[name])
     transcript = "\n".join(simulation.lines) + "\n"
-    file = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--update-golden"):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(transcript)
-    assert transcript == file.read_text()
+    assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)
 
 
 @pytest.mark.parametrize("name", STORIES)

@@ -11,7 +11,8 @@ import pytest
 
 from controller.api.meta import Key, key_of
 from tests.support.hard_simulation import HardSimulation
-from tests.unit.stories.test_stories import FIRST, first_commit, spec
+from tests.support.stories import FIRST, spec
+from tests.unit.stories.test_stories import first_commit
 
 pytestmark = pytest.mark.anyio
 
