@@ -1,7 +1,7 @@
 """The bins in which servers count predicted numbers: the same for every model, so that two models' counts compare.
 
 Logarithmic, of both signs: no value of a bin is further than 5 % from the bin's middle.  What is nearer to zero
-than 0.0001 is one bin, `0`; what is further away than about 870 million is `inf` or `-inf`.  599 names, and no more.
+than 0.0001 is one bin, `0`; what is further away than about 8e8 is `inf` or `-inf`.  599 names, and no more.
 Never counts anything: servers do.
 """
 

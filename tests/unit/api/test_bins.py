@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf, nextafter
 
 import pytest
@@ -21,7 +22,7 @@ def test_there_are_at_most_600_bins_without_a_gap_and_each_has_a_name_of_its_own
     assert len(NAMES) == len(set(NAMES)) == len(EDGES) + 1 <= 600
     ends = [bounds(name) for name in NAMES]
     assert (ends[0][0], ends[-1][1]) == (-inf, inf)
-    assert all(left[1] == right[0] for left, right in zip(ends, ends[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in pairwise(ends))
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["positive", "negative"])
