@@ -334,6 +334,6 @@ def test_metrics_have_fine_buckets_and_count_rows(pipeline, table):
     assert 'mainspring_requests_total{status="400"} 1.0' in lines
     assert "mainspring_predicted_rows_total 2.0" in lines
     assert "mainspring_request_duration_seconds_count 2.0" in lines
-    bounds = [float(line.split('le="')[1].split('"')[0]) for line in lines if "_bucket{" in line]
+    bounds = [float(line.split('le="')[1].split('"')[0]) for line in lines if "duration_seconds_bucket{" in line]
     assert len(bounds) >= 20
     assert (bounds[0], bounds[-2]) == (0.001, 10.0)
