@@ -285,6 +285,36 @@ def _endpoint(secret: Secret) -> str:
     return parts.geturl()
 
 
+GS_KEY: Final = "credentials.json"
+"""The key of a Google service account, as Google gives it out."""
+
+
+def store(secret: Secret, scheme: str) -> dict[str, str]:
+    """Read a login for the store of the prediction log: the settings that its file system takes.
+
+    Args:
+        secret: what was read.
+        scheme: s3, gs or az.
+
+    Raises:
+        Denied: SecretKeyMissing, SecretInvalid.
+    """
+    if scheme == "s3":
+        login = data(secret).s3
+        if login is None:
+            raise secret.lacks(f"{S3_KEYS[0][0]} and {S3_KEYS[1][0]}, since the log is kept in s3://")
+        found = {"accesskey": login.access_key, "secretkey": login.secret_key, "sessiontoken": login.session_token}
+        return {**found, "endpoint": login.endpoint, "region": login.region}
+    if scheme == "gs":
+        if not secret.data.get(GS_KEY, "").lstrip().startswith("{"):
+            raise secret.lacks(f"{GS_KEY}, the key of a service account, since the log is kept in gs://")
+        return {"endpoint": _endpoint(secret)}
+    account, key, token = (secret.line(k) for k in ("account", "accountkey", "sastoken"))
+    if not account or bool(key) == bool(token):
+        raise secret.lacks("account and one of accountkey and sastoken, since the log is kept in az://")
+    return {"account": account, "accountkey": key, "sastoken": token}
+
+
 def registry(secret: Secret) -> WebLogin:
     """Read a login for MLflow.
 
