@@ -28,6 +28,10 @@ class ReadOnlyKube:
         """Read one object, the laid one first."""
         return self._laid[key] if key in self._laid else await self._inner.get(key)
 
+    async def refresh(self, key: Key) -> Manifest | None:
+        """Read one object, the laid one first."""
+        return self._laid[key] if key in self._laid else await self._inner.refresh(key)
+
     async def list(
         self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Manifest, ...]:

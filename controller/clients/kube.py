@@ -94,6 +94,14 @@ class KubeClient:
             return None
         return received(answer, resource)
 
+    async def refresh(self, key: Key) -> Manifest | None:
+        """Read one object as it is at this moment: a read that names no version is answered by a quorum of etcd.
+
+        Raises:
+            NotFound, Denied, Unavailable: as `get`.
+        """
+        return await self.get(key)
+
     async def list(
         self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Manifest, ...]:

@@ -107,6 +107,10 @@ class Store:
             row = self._db.find(key)
         return None if row is None else row.body
 
+    async def refresh(self, key: Key) -> Manifest | None:
+        """Read one object as it is at this moment, as every read of the file does."""
+        return await self.get(key)
+
     async def list(
         self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Manifest, ...]:

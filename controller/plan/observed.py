@@ -48,6 +48,9 @@ class DeploymentSeen:
     """Hash of what people chose about the servers, as it was applied."""
     image: str = ""
     """Image of the server container."""
+    uid: str = ""
+    version: str = ""
+    """resourceVersion of the Deployment."""
 
 
 Counters = Mapping[str, float]

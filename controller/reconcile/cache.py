@@ -182,6 +182,17 @@ class CachedKube:
             return found
         return await self.live.get(key)
 
+    async def refresh(self, key: Key) -> Manifest | None:
+        """Read one object from the API server and remember the answer, also that there is none."""
+        known = self.cache.get(key)
+        found = await self.live.get(key)
+        if found is not None:
+            return self._keep(found)
+        # What came through the watch while the answer was on its way is newer than the answer.
+        if known is not None and self.cache.get(key) is known and self.cache.remove(known):
+            self.wrote(known)
+        return None
+
     async def list(
         self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Manifest, ...]:

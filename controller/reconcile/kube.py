@@ -20,6 +20,10 @@ class Kube(Protocol):
         """Read one object; None when there is none."""
         ...
 
+    async def refresh(self, key: Key) -> Manifest | None:
+        """Read one object as it is at this moment, past every cache, which takes it in; None: there is none."""
+        ...
+
     async def list(
         self, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> tuple[Manifest, ...]:

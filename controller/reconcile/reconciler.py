@@ -14,7 +14,7 @@ from controller.clients.errors import ClientError
 from controller.plan.model import plan_model
 from controller.plan.repository import plan_repository
 from controller.plan.revision import plan_revision
-from controller.reconcile import access, apply, jobs, observe, report
+from controller.reconcile import access, apply, freshness, jobs, observe, report
 from controller.reconcile.apply import Outcome
 from controller.reconcile.queue import Next
 from controller.reconcile.world import World
@@ -30,6 +30,8 @@ async def reconcile_model(world: World, key: Key) -> Next:
         return Next.done()
     plan = plan_model(seen, world.now())
     outcome = await apply.actions(world, plan.actions)
+    if plan.actions and await freshness.outdated(world, freshness.of_model(seen, plan.actions)):
+        return Next.after(0.0)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     interval_s = seconds(seen.model.spec.source.interval) if seen.model else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)
@@ -43,6 +45,8 @@ async def reconcile_revision(world: World, key: Key) -> Next:
         return Next.done()
     plan = plan_revision(seen, world.now())
     outcome = await apply.actions(world, plan.actions)
+    if plan.actions and await freshness.outdated(world, freshness.of_revision(seen)):
+        return Next.after(0.0)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     return _next(world, outcome, plan.next_s, world.settings.resync_s)
 
@@ -54,6 +58,8 @@ async def reconcile_repository(world: World, key: Key) -> Next:
         return Next.done()
     plan = plan_repository(seen, world.now())
     outcome = await apply.actions(world, plan.actions)
+    if plan.actions and await freshness.outdated(world, [freshness.taken(seen.manifest)]):
+        return Next.after(0.0)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     interval_s = seconds(seen.repository.spec.interval) if seen.repository else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)

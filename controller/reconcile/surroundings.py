@@ -34,6 +34,8 @@ def deployment(manifest: Manifest, pods: Sequence[Manifest]) -> DeploymentSeen:
         message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else "",
         serve=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_SERVE, ""),
         image=manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""),
+        uid=manifest["metadata"]["uid"],
+        version=manifest["metadata"].get("resourceVersion", ""),
     )
 
 
