@@ -1,36 +1,41 @@
-"""The HTTP face of one model: /invocations in MLflow's protocol, health, metadata, metrics.
+"""The HTTP face of one model: predictions by MLflow's protocol and the Open Inference Protocol, health, metrics.
 
-Every answer says in its headers which model, revision, version and commit gave it.  Errors are one sentence in
-JSON: what the client can mend with row and column, what it cannot without a traceback.  Never loads anything.
+Bare ASGI: one look-up of the path, no framework.  Every answer says in its headers which model, revision, version
+and commit gave it.  Errors are one sentence in JSON: what the client can mend with row and column, what it cannot
+without a traceback.  Never loads anything.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+import orjson
 
 from controller.clients.errors import Denied
-from controller.serving import invocations
+from controller.serving import exchange
+from controller.serving.engine import Engine, Served
+from controller.serving.exchange import Head, Left, Refused
 from controller.serving.invocations import BODY_MAX_BYTES, BadRequest
 from controller.serving.metrics import Metrics
 from controller.serving.pool import Full, Pool, TooSlow
 from controller.serving.predictor import Predictor
-from controller.serving.values import Scalar
+from controller.serving.shared import READY, STUCK
 
 log = logging.getLogger("mainspring.serving")
 
+BODY_S: Final = 30.0
+"""Longest that a request's body may take to arrive."""
+RETRY_S: Final = 1
+"""When a client that was refused for load should try again."""
+JSON: Final = b"application/json"
+TEXT: Final = b"text/plain; charset=utf-8"
+METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _CODES: Final = {
     400: "BAD_REQUEST",
     404: "NOT_FOUND",
@@ -38,14 +43,9 @@ _CODES: Final = {
     408: "REQUEST_INCOMPLETE",
     413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL_ERROR",
-    503: "RESOURCE_EXHAUSTED",
     504: "DEADLINE_EXCEEDED",
-}
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_PARSERS: Final = {
-    "application/json": invocations.parse_json,
-    "text/csv": invocations.parse_csv,
 }
 
 
@@ -78,70 +78,135 @@ class State:
     identity: Identity
     pool: Pool
     metrics: Metrics
-    kinds: dict[str, str]
-    """Kind of each column, where known."""
+    engine: Engine
     unready: str = "no prediction was made yet"
-    """Why the server is not ready; empty when it is."""
+    """Why this process is not ready; empty when it is."""
     draining: bool = False
     """True from the first signal to end."""
     since: str = ""
     """RFC 3339 moment of the start."""
-    headers: dict[str, str] = field(default_factory=dict)
+    body_s: float = BODY_S
+    """Longest that a request's body may take to arrive."""
+    headers: list[exchange.Pair] = field(default_factory=list)
+    """What every answer carries."""
+
+    @property
+    def why_unready(self) -> str:
+        """Why the server is not ready: this process, or another one of its workers; empty when it is."""
+        if self.draining:
+            return "ending"
+        if self.unready or self.metrics.shared.all_are(READY):
+            return self.unready
+        return "another worker has not predicted yet"
 
 
-class Refused(Exception):
-    """A request that ends with another status than 200."""
+Answered = Callable[["Call"], Awaitable[None]]
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through the application."""
+
+    state: State
+    scope: Any
+    receive: Any
+    send: Any
+    name: bytes = b""
+    """Its id: given by the client, or made up."""
+
+    async def answer(
+        self, status: int, content: bytes, media: bytes = JSON, *more: exchange.Pair, pack: bool = False
+    ) -> None:
+        """Send an answer with the headers that all answers carry."""
+        headers = [*more, *self.state.headers]
+        if self.name:
+            headers.append((b"x-request-id", self.name))
+        if self.state.draining:
+            headers.append((b"connection", b"close"))
+        await exchange.answer(self.send, status, content, media, headers, pack=pack)
+
+    async def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """Send an error in the form of the protocol that was asked."""
+        pairs = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
+        await self.answer(status, problem(self.scope["path"], status, message), JSON, *pairs)
+
+
+def problem(path: str, status: int, message: str) -> bytes:
+    """Write an error as the protocol of a path has it."""
+    if path.startswith("/v2"):
+        return orjson.dumps({"error": message})
+    return orjson.dumps({"error_code": _CODES.get(status, "ERROR"), "message": message})
 
 
 def build(state: State) -> Any:
     """Build the ASGI application."""
-    state.headers = state.identity.headers()
+    state.headers = [(k.encode(), v.encode("latin-1")) for k, v in state.identity.headers().items()]
+    if not state.unready:
+        state.metrics.shared.mine[READY] = 1.0
+    pages: dict[str, Answered] = {
+        **dict.fromkeys(("/health/live", "/livez"), _live),
+        **dict.fromkeys(("/health/ready", "/readyz", "/health", "/ping"), _ready),
+        "/metadata": _metadata,
+        "/version": _version,
+        "/metrics": _metrics,
+    }
+    asked: dict[str, Answered] = {"/invocations": _invocations}
 
-    async def invoke(request: Request) -> Response:
-        return await _invocations(request, state)
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await _lifespan(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        call = Call(state, scope, receive, send)
+        if (handler := asked.get(path)) is not None:
+            if method == "POST":
+                await handler(call)
+            else:
+                await call.refuse(405, "only POST is answered here", {"allow": "POST"})
+        elif (handler := pages.get(path)) is not None:
+            if method in ("GET", "HEAD"):
+                await handler(call)
+            else:
+                await call.refuse(405, "only GET is answered here", {"allow": "GET, HEAD"})
+        else:
+            await call.refuse(404, "there is nothing here; /docs says what there is")
 
-    async def live(_: Request) -> Response:
-        alive = state.pool.alive
-        return PlainTextResponse(
-            "alive" if alive else "every prediction thread is in a call that does not end", 200 if alive else 503
-        )
-
-    async def ready(_: Request) -> Response:
-        why = "ending" if state.draining else state.unready
-        return PlainTextResponse(f"not ready: {why}" if why else "ready", 503 if why else 200)
-
-    async def metadata(_: Request) -> Response:
-        return JSONResponse(_metadata(state))
-
-    async def version(_: Request) -> Response:
-        return PlainTextResponse(state.identity.version)
-
-    async def metrics(_: Request) -> Response:
-        state.metrics.in_flight(state.pool.taken)
-        return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def failed(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _error(error.status_code, str(error.detail), dict(error.headers or {}))
-
-    routes = [
-        Route("/invocations", invoke, methods=["POST"]),
-        *(Route(path, live) for path in ("/health/live", "/livez")),
-        *(Route(path, ready) for path in ("/health/ready", "/readyz", "/health", "/ping")),
-        Route("/metadata", metadata),
-        Route("/version", version),
-        Route("/metrics", metrics),
-    ]
-    return _with_headers(Starlette(routes=routes, exception_handlers={HTTPException: failed}), state)
+    return app
 
 
-def _metadata(state: State) -> dict[str, Any]:
+async def _lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Agree to start and to stop, for servers that ask; there is nothing to do for either."""
+    while scope["type"] == "lifespan":
+        moment = (await receive())["type"]
+        await send({"type": f"{moment}.complete"})
+        if moment == "lifespan.shutdown":
+            return
+
+
+async def _live(call: Call) -> None:
+    alive = call.state.pool.alive
+    said = b"alive" if alive else b"every prediction thread is in a call that does not end"
+    await call.answer(200 if alive else 503, said, TEXT)
+
+
+async def _ready(call: Call) -> None:
+    why = call.state.why_unready
+    await call.answer(503 if why else 200, f"not ready: {why}".encode() if why else b"ready", TEXT)
+
+
+async def _version(call: Call) -> None:
+    await call.answer(200, call.state.identity.version.encode(), TEXT)
+
+
+async def _metrics(call: Call) -> None:
+    call.state.metrics.in_flight(call.state.pool.taken)
+    await call.answer(200, call.state.metrics.text(), METRICS)
+
+
+async def _metadata(call: Call) -> None:
+    state = call.state
     who, predictor = state.identity, state.predictor
-    return {
+    found = {
         "model": who.model,
         "revision": who.revision,
         "version": who.version,
@@ -149,108 +214,78 @@ def _metadata(state: State) -> dict[str, Any]:
         "digest": who.digest,
         "format": predictor.format,
         "columns": None if predictor.columns is None else list(predictor.columns),
-        "kinds": state.kinds,
+        "kinds": state.engine.kinds,
         "packages": predictor.packages,
         "threads": state.pool.threads,
+        "workers": state.metrics.shared.workers,
         "since": state.since,
     }
+    await call.answer(200, orjson.dumps(found))
 
 
-def _with_headers(app: Any, state: State) -> Any:
-    """Add who answered to every response; a server that ends also asks clients to connect elsewhere."""
-    fixed = [(k.encode(), v.encode("latin-1")) for k, v in state.headers.items()]
+async def _invocations(call: Call) -> None:
+    engine = call.state.engine
+    readers = {"application/json": engine.read_json, "text/csv": engine.read_csv}
 
-    async def outer(scope: Any, receive: Any, send: Any) -> None:
-        async def tell(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *fixed]
-                if state.draining:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
+    async def work(head: Head) -> tuple[Served, bytes]:
+        # Most requests say just this.
+        parse = engine.read_json if head.type == JSON else readers[head.media(readers)]
+        data = await exchange.body(call.receive, head, BODY_MAX_BYTES, call.state.body_s)
+        served = await predicted(call.state, head, parse, data)
+        return served, orjson.dumps({"predictions": served.predictions})
 
-        await app(scope, receive, tell if scope["type"] == "http" else send)
-
-    return outer
+    await counted(call, work)
 
 
-async def _invocations(request: Request, state: State) -> Response:
-    started, status, rows = time.perf_counter(), 500, 0
-    given = request.headers.get("x-request-id", "")
-    name = given or uuid.uuid4().hex
+async def counted(call: Call, work: Callable[[Head], Awaitable[tuple[Served, bytes]]]) -> None:
+    """Answer one request for predictions, and count it however it ends."""
+    started, state, head = time.perf_counter(), call.state, Head(call.scope)
+    status, rows = 500, 0
     try:
-        if given and not _REQUEST_ID.fullmatch(given):
-            name = uuid.uuid4().hex
+        call.name = head.id or uuid.uuid4().hex.encode()
+        if head.id and not exchange.REQUEST_ID.fullmatch(head.id):
+            call.name = uuid.uuid4().hex.encode()
             raise Refused(400, "x-request-id must be 1 to 128 letters, digits or ._:-")
-        parse = _parser(request)
-        body = await _body(request)
-        predictions = await _predicted(state, parse, body)
-        status, rows = 200, len(predictions)
-        response: Response = JSONResponse({"predictions": predictions})
+        served, content = await work(head)
+        status, rows = 200, len(served.predictions)
+        state.metrics.timed(served.queue_s, served.predict_s)
+        served.seen.count(state.metrics)
+        await call.answer(200, content, JSON, pack=head.gzip)
     except Refused as error:
-        status, response = error.status, _error(error.status, error.message, error.headers)
-    except ClientDisconnect:
-        status, response = 499, _error(408, "the client left before its request was complete", {})
+        status = error.status
+        await call.refuse(error.status, error.message, error.headers)
+    except Left:
+        status = 499
     finally:
         state.metrics.answered(status, time.perf_counter() - started, rows)
-    response.headers["x-request-id"] = name
-    return response
 
 
-def _parser(request: Request) -> Any:
-    media, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.partition("charset=")[2].split(";")[0].strip(" \"'").lower()
-    parse = _PARSERS.get(media.strip().lower())
-    if parse is None:
-        raise Refused(415, f"content-type must be {' or '.join(_PARSERS)}, not {media.strip()[:80] or 'absent'}")
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise Refused(415, f"charset must be utf-8, not {charset[:40]}")
-    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
-        raise Refused(415, f"content-encoding {encoding[:40]} is not accepted: send the body as it is")
-    return parse
+async def predicted(state: State, head: Head, parse: Any, data: bytes) -> Served:
+    """Predict the rows of a body.
 
+    Raises:
+        Refused: with everything that can go wrong.
+    """
+    packed = head.encoding not in (b"", b"identity")
 
-async def _body(request: Request) -> bytes:
-    too_large = Refused(413, f"the body has more than {BODY_MAX_BYTES:,} bytes", {"connection": "close"})
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length[:20]) > BODY_MAX_BYTES:
-        raise too_large
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_MAX_BYTES:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _predicted(state: State, parse: Any, body: bytes) -> list[Scalar]:
-    predictor, kinds = state.predictor, state.kinds
-
-    def work() -> list[Scalar]:
-        frame = parse(body, predictor.columns, kinds)
-        try:
-            return predictor.predict(frame)
-        except Exception as error:
-            if (refusal := invocations.refusal(frame, error)) is not None:
-                raise refusal from error
-            raise
+    def read(given: bytes) -> Any:
+        return parse(exchange.unpacked(given, head.encoding, BODY_MAX_BYTES))
 
     try:
-        return await state.pool.call(work)
+        return await state.engine.run(read if packed else parse, data, small=not packed)
     except BadRequest as error:
         raise Refused(400, error.message) from error
     except Full as error:
-        raise Refused(503, "too many requests are waiting; try again", {"retry-after": "1"}) from error
+        said = "too many requests are waiting; try again"
+        raise Refused(429, said, {"retry-after": str(RETRY_S)}) from error
     except TooSlow as error:
+        state.metrics.shared.mine[STUCK] = 0.0 if state.pool.alive else 1.0
         raise Refused(504, "the model did not answer in time") from error
     except Denied as error:
         log.error("%s: %s", error.reason, error.message)
         raise Refused(500, error.message) from error
+    except Refused:
+        raise
     except Exception as error:
         log.error("the model failed: %s", type(error).__name__, exc_info=True)
         raise Refused(500, f"the model failed with {type(error).__name__}; the server's log says more") from error
-
-
-def _error(status: int, message: str, headers: Mapping[str, str]) -> Response:
-    body = json.dumps({"error_code": _CODES.get(status, "ERROR"), "message": message}, ensure_ascii=False)
-    return Response(body, status, dict(headers), media_type="application/json")

@@ -6,16 +6,20 @@ exactly those in its order, and checks every answer.  Never loads anything.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
 from controller.clients.errors import Denied
-from controller.serving import values
+from controller.serving import values, ways
 from controller.serving.formats.native import Native
+from controller.serving.monitor import known_categories
 from controller.serving.values import Scalar
 
 _SHOWN: Final = 10
+
+log = logging.getLogger("mainspring.serving")
 
 
 class ColumnsMissing(Denied):
@@ -36,6 +40,10 @@ class Predictor:
         packages: versions that the artifact states.
         parallel: True where several threads may predict at once: estimators of scikit-learn and sessions of ONNX
             Runtime do not change when they predict; of others nobody knows, so they get one thread.
+        arrays: whether it may be given an array of numbers instead of a frame; to be tried before it is relied on.
+        classes: names of the classes that it tells apart; None where it predicts numbers, or has not said yet.
+        classified: whether it predicts classes.
+        scored: whether probabilities cost no second call.
     """
 
     def __init__(
@@ -57,7 +65,14 @@ class Predictor:
         self.format = kind
         self.packages: dict[str, str] = dict(packages or {})
         self.example = example
-        self.parallel = native.parallel if native else _only_sklearn(model)
+        self.parallel = native.parallel if native else ways.only_sklearn(model)
+        self.arrays = native.arrays if native else ways.takes_arrays(model)
+        told = native.classes if native else _classes(model)
+        self.classes: tuple[str, ...] | None = None if told is None else tuple(map(str, told))
+        self.classified = self.classes is not None or (native is not None and native.classified)
+        self._by_scores = native is None and ways.by_scores(model)
+        self.scored = native is not None or self._by_scores
+        self.known = known_categories(model)
 
     def predict(self, frame: Any) -> list[Scalar]:
         """Predict one plain value for each row of a DataFrame.
@@ -70,6 +85,44 @@ class Predictor:
             warnings.simplefilter("ignore")
             answer = self._model.predict(rows)
         return values.checked_predictions(answer, len(rows))
+
+    def answer(self, rows: Any, count: int, scores: bool) -> tuple[list[Scalar], Any]:
+        """Predict for the server: one plain value for each row, and probabilities.
+
+        Args:
+            rows: a frame with the model's columns in its order, or an array where `arrays` holds.
+            count: how many rows.
+            scores: whether to ask for probabilities where they need a call of their own.
+
+        Returns:
+            The predictions, and an array of probabilities of shape (rows, classes), or None.
+
+        Raises:
+            Denied: PredictionsInvalid. Whatever the model raises.
+        """
+        found: Any = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if isinstance(self._model, Native):
+                labels, pair = self._model.both(rows)
+                if pair is not None:
+                    found = pair[1]
+                    self.classes = self.classes or tuple(map(str, pair[0]))
+            elif self._by_scores:
+                labels, found = ways.classes_and_scores(self._model, rows)
+            else:
+                labels = self._model.predict(rows)
+                if scores and self.classes is not None:
+                    found = self._extra_scores(rows)
+        return values.checked_predictions(labels, count), values.plausible_scores(found, self.classes, count)
+
+    def _extra_scores(self, rows: Any) -> Any:
+        try:
+            pair = _probabilities(self._model, rows)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; its prediction stands
+            log.warning("the model gives no probabilities: %s", type(error).__name__)
+            return None
+        return None if pair is None else pair[1]
 
     def scores(self, frame: Any) -> tuple[list[str], list[list[float]]] | None:
         """Give class names and probabilities for each row; None for a model that has none.
@@ -132,8 +185,11 @@ def _count(model: Any) -> int | None:
     return int(count) if count is not None else None
 
 
-def _only_sklearn(model: Any) -> bool:
-    steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
-    if steps is not None:
-        return all(isinstance(s[1], str) or _only_sklearn(s[1]) for s in steps)
-    return type(model).__module__.startswith("sklearn.")
+def _classes(model: Any) -> list[Any] | None:
+    """List the classes of a classifier; None for everything else, and where a row has several of them."""
+    try:
+        found = model.classes_
+    except AttributeError:
+        return None
+    plain = found.tolist() if hasattr(found, "tolist") else found
+    return plain if isinstance(plain, list) and not any(isinstance(c, list) for c in plain) else None

@@ -21,6 +21,7 @@ import uvicorn
 from controller.clients.errors import NotFound
 from controller.serving import app, invocations, loader, step
 from controller.serving.app import Identity, State
+from controller.serving.engine import Engine
 from controller.serving.invocations import BadRequest
 from controller.serving.metrics import Metrics
 from controller.serving.pool import QUEUE_MAX, TIMEOUT_S, Pool
@@ -100,8 +101,8 @@ def new_state(predictor: Predictor, digest: str, pool: Pool) -> State:
         predictor=predictor,
         identity=identity,
         pool=pool,
-        metrics=Metrics({**names, "digest": digest}),
-        kinds=dict(predictor.kinds),
+        metrics=Metrics({**names, "digest": digest}, predictor.columns or ()),
+        engine=Engine(predictor, pool, predictor.kinds),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -131,13 +132,13 @@ def prove(state: State, sample: bytes | None) -> None:
     A sample (or the example that MLflow keeps beside a model) also tells the kinds of the columns. Without one, a
     made-up row and a row of empty strings are tried; a model that takes neither stays unready and says why.
     """
-    predictor = state.predictor
+    predictor, engine = state.predictor, state.engine
     body = sample or predictor.example
     if body is not None:
         try:
             frame = invocations.parse_json(body, predictor.columns, predictor.kinds)
-            predictor.predict(frame)
-            state.kinds = {**invocations.kinds_of(frame), **predictor.kinds}
+            engine.kinds = {**invocations.kinds_of(frame), **predictor.kinds}
+            engine.prove(frame)
             state.unready = ""
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is told and stays unready
             text = error.message if isinstance(error, BadRequest) else f"{type(error).__name__}: {error}"
@@ -147,7 +148,7 @@ def prove(state: State, sample: bytes | None) -> None:
     columns = predictor.columns or [str(n) for n in range(predictor.features or 1)]
     for row in (predictor.synthetic_row(), [""] * len(columns)):
         try:
-            predictor.predict(invocations.frame_of(columns, [row], predictor.columns, {}))
+            engine.prove(invocations.frame_of(columns, [row], predictor.columns, {}))
             state.unready = ""
             return
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is told and stays unready

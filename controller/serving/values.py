@@ -38,6 +38,8 @@ def checked_predictions(values: Any, rows: int) -> list[Scalar]:
         raise _invalid(f"the model answers with {type(values).__name__}; one value per row is expected")
     if len(plain) != rows:
         raise _invalid(f"the model answers {rows} rows with {len(plain)} predictions")
+    if shape is not None and _plain_array(values):
+        return plain
     for row, value in enumerate(plain):
         if isinstance(value, float):
             if not math.isfinite(value):
@@ -47,6 +49,14 @@ def checked_predictions(values: Any, rows: int) -> list[Scalar]:
                 f"the model predicts {type(value).__name__} for row {row}; expected a number or a string"
             )
     return plain
+
+
+def _plain_array(values: Any) -> bool:
+    """Say whether an array holds nothing but finite numbers, booleans or strings, without looking at each."""
+    import numpy as np
+
+    kind = getattr(getattr(values, "dtype", None), "kind", "O")
+    return kind in "biuU" or (kind == "f" and bool(np.isfinite(values).all()))
 
 
 def checked_scores(classes: Sequence[Any], values: Any, rows: int) -> tuple[list[str], list[list[float]]]:
@@ -67,6 +77,20 @@ def checked_scores(classes: Sequence[Any], values: Any, rows: int) -> tuple[list
         if not all(isinstance(s, float | int) and -1e-9 <= s <= 1 + 1e-9 for s in scores):
             raise _invalid(f"the model gives row {row} a score that is not a probability from 0 to 1")
     return names, plain
+
+
+def plausible_scores(found: Any, classes: Sequence[str] | None, rows: int) -> Any:
+    """Return an array of probabilities, each 0 to 1, one for each class and row; None when it is not."""
+    import numpy as np
+
+    if found is None or classes is None:
+        return None
+    try:
+        scores = np.asarray(found, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    fits = scores.shape == (rows, len(classes)) and rows > 0
+    return scores if fits and scores.min() >= -1e-9 and scores.max() <= 1 + 1e-9 else None
 
 
 def _invalid(message: str) -> Denied:

@@ -41,12 +41,21 @@ class LightGBMModel(Native):
         self._binary = objective in ("binary", "cross_entropy_binary")
         many = int(head.get("num_class", "1")) if objective in ("multiclass", "multiclassova") else 0
         self._classes = [0, 1] if self._binary else list(range(many))
+        self.classes, self.classified = self._classes or None, bool(self._classes)
 
     def predict(self, rows: Any) -> Any:
         """Predict the class of each row, or a number."""
+        return self._labels(self._raw(rows))
+
+    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
+        """Give labels and probabilities of one run."""
+        raw = self._raw(rows)
+        return self._labels(raw), self._probabilities(raw)
+
+    def _labels(self, raw: Any) -> Any:
         import numpy as np
 
-        raw = np.asarray(self._raw(rows))
+        raw = np.asarray(raw)
         if not self._classes:
             return raw
         codes = (raw > 0.5).astype(int) if self._binary else raw.argmax(axis=1)
@@ -54,11 +63,14 @@ class LightGBMModel(Native):
 
     def probabilities(self, rows: Any) -> tuple[Sequence[Any], Any] | None:
         """Give the probability of every class, where the objective has them."""
+        return self._probabilities(self._raw(rows)) if self._classes else None
+
+    def _probabilities(self, raw: Any) -> tuple[Sequence[Any], Any] | None:
         import numpy as np
 
         if not self._classes:
             return None
-        raw = np.asarray(self._raw(rows), dtype=float)
+        raw = np.asarray(raw, dtype=float)
         return self._classes, np.stack([1.0 - raw, raw], axis=1) if self._binary else raw
 
     def _raw(self, rows: Any) -> Any:

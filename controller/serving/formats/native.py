@@ -29,6 +29,13 @@ class Native(ABC):
     parallel: bool = False
     """Whether several threads may predict at once."""
 
+    arrays: bool = False
+    """Whether `rows` may be an array of numbers instead of a frame."""
+    classes: Sequence[Any] | None = None
+    """The classes it tells apart; None where it predicts numbers, or does not say."""
+    classified: bool = False
+    """Whether it predicts classes."""
+
     @abstractmethod
     def predict(self, rows: Any) -> Any:
         """Predict an array with one plain value for each row of a DataFrame: the class, or the number."""
@@ -36,6 +43,10 @@ class Native(ABC):
     @abstractmethod
     def probabilities(self, rows: Any) -> tuple[Sequence[Any], Any] | None:
         """Give the classes, and a probability of each for each row; None for a model that has none."""
+
+    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
+        """Give what `predict` and `probabilities` give, asking the model once where that is enough."""
+        return self.predict(rows), self.probabilities(rows)
 
 
 def not_loadable(message: str) -> Denied:

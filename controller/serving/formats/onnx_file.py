@@ -73,23 +73,37 @@ class OnnxModel(Native):
         self._outputs = session.get_outputs()
         self._classes = names_in(said.get("classes"))
         self._label, self._scores = _roles(self._outputs)
+        # A missing value has no integer: pandas refuses it, an array of integers would not.
+        self.arrays = self._whole and "float" in _TYPES[self._inputs[0].type][0]
+        self.classes = self._classes
+        self.classified = next(o.type for o in self._outputs if o.name == self._label) in _LABELS
 
     def predict(self, rows: Any) -> Any:
         """Predict the label or the number of each row."""
+        (found,) = self._session.run([self._label], self._feed(rows))
+        return self._labels(found)
+
+    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
+        """Give labels and probabilities of one run."""
+        if self._scores is None:
+            return self.predict(rows), None
+        label, found = self._session.run([self._label, self._scores], self._feed(rows))
+        return self._labels(label), self._probabilities(label, found)
+
+    def _labels(self, found: Any) -> Any:
         import numpy as np
 
-        (found,) = self._session.run([self._label], self._feed(rows))
         if not hasattr(found, "shape"):
             return found
         return found.astype(float) if np.issubdtype(found.dtype, np.floating) else found
 
     def probabilities(self, rows: Any) -> tuple[Sequence[Any], Any] | None:
         """Give the probability of every class, where there is an output for them and the classes have names."""
+        return self.both(rows)[1]
+
+    def _probabilities(self, label: Any, found: Any) -> tuple[Sequence[Any], Any] | None:
         import numpy as np
 
-        if self._scores is None:
-            return None
-        label, found = self._session.run([self._label, self._scores], self._feed(rows))
         if isinstance(found, list):
             classes = list(found[0]) if found and isinstance(found[0], dict) else []
             return classes, [[float(row[c]) for c in classes] for row in found]
@@ -103,7 +117,8 @@ class OnnxModel(Native):
     def _feed(self, rows: Any) -> dict[str, Any]:
         if self._whole:
             given = self._inputs[0]
-            return {given.name: rows.to_numpy(dtype=_TYPES[given.type][0])}
+            kind = _TYPES[given.type][0]
+            return {given.name: rows.to_numpy(dtype=kind) if hasattr(rows, "to_numpy") else rows.astype(kind)}
         return {
             i.name: rows[i.name].to_numpy(dtype=_TYPES[i.type][0]).reshape((-1, 1) if len(i.shape) == 2 else (-1,))
             for i in self._inputs

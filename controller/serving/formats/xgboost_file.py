@@ -38,14 +38,24 @@ class XGBoostModel(Native):
         self._types = dict(zip(names or (), types or (), strict=False))
         self.kinds = {n: "number" for n, t in self._types.items() if t != "c"}
         self._classes: Sequence[Any] = classes if classes is not None else list(range(count))
+        self.classified = objective in _CLASSES_OF
+        self.classes = self._classes if self.classified else None
         best = booster.attr("best_iteration")
         self._rounds = (0, int(best) + 1) if best and str(best).isdecimal() else (0, 0)
 
     def predict(self, rows: Any) -> Any:
         """Predict the class of each row, or a number."""
+        return self._labels(self._raw(rows))
+
+    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
+        """Give labels and probabilities of one run."""
+        raw = self._raw(rows)
+        return self._labels(raw), self._probabilities(raw)
+
+    def _labels(self, raw: Any) -> Any:
         import numpy as np
 
-        raw = np.asarray(self._raw(rows))
+        raw = np.asarray(raw)
         if self._objective not in _CLASSES_OF:
             return raw.astype(float)
         if raw.ndim == 2:
@@ -58,11 +68,14 @@ class XGBoostModel(Native):
 
     def probabilities(self, rows: Any) -> tuple[Sequence[Any], Any] | None:
         """Give the probability of every class, where the objective has them."""
+        return self._probabilities(self._raw(rows)) if self._objective in _PROBABILITIES_OF else None
+
+    def _probabilities(self, raw: Any) -> tuple[Sequence[Any], Any] | None:
         import numpy as np
 
         if self._objective not in _PROBABILITIES_OF:
             return None
-        raw = np.asarray(self._raw(rows), dtype=float)
+        raw = np.asarray(raw, dtype=float)
         return self._classes, raw if raw.ndim == 2 else np.stack([1.0 - raw, raw], axis=1)
 
     def _raw(self, rows: Any) -> Any:

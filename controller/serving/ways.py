@@ -1,0 +1,84 @@
+"""How a scikit-learn model may be asked: by an array instead of a frame, once for class and probabilities.
+
+What is said here is by the model's structure; the server tries it on the sample before it is used.  Wherever one
+is not sure, the plain way stays.  Imports nothing of scikit-learn: classes are known by their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+NEEDS_NAMES: Final = frozenset({"ColumnTransformer", "FunctionTransformer"})
+"""Steps that look at names of columns, or run code that may."""
+BY_SCORES: Final = frozenset(
+    f"sklearn.{name}"
+    for name in (
+        "linear_model._logistic.LogisticRegression",
+        "linear_model._logistic.LogisticRegressionCV",
+        "tree._classes.DecisionTreeClassifier",
+        "tree._classes.ExtraTreeClassifier",
+        "ensemble._forest.RandomForestClassifier",
+        "ensemble._forest.ExtraTreesClassifier",
+        "ensemble._gb.GradientBoostingClassifier",
+        "ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "naive_bayes.GaussianNB",
+        "naive_bayes.BernoulliNB",
+        "naive_bayes.MultinomialNB",
+        "neural_network._multilayer_perceptron.MLPClassifier",
+        "calibration.CalibratedClassifierCV",
+    )
+)
+"""Classifiers that predict the class of the highest probability."""
+MARGIN: Final = 1e-9
+"""Where the two highest probabilities are closer than this, the model itself is asked for the class."""
+
+
+def only_sklearn(model: Any) -> bool:
+    """Say whether an estimator and all its steps come from scikit-learn."""
+    steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
+    if steps is not None:
+        return all(isinstance(s[1], str) or only_sklearn(s[1]) for s in steps)
+    return type(model).__module__.startswith("sklearn.")
+
+
+def takes_arrays(model: Any) -> bool:
+    """Say whether a fitted estimator treats an array as it treats a frame with its columns in order."""
+    if not only_sklearn(model) or not isinstance(getattr(model, "n_features_in_", None), int):
+        return False
+    try:
+        inside = model.get_params(deep=True).values()
+    except (AttributeError, TypeError, ValueError):
+        return False
+    parts = [model, *(p for p in inside if hasattr(p, "get_params") and not isinstance(p, type))]
+    return all(type(p).__module__.startswith("sklearn.") and type(p).__name__ not in NEEDS_NAMES for p in parts)
+
+
+def by_scores(model: Any) -> bool:
+    """Say whether a classifier's class is that of its highest probability."""
+    last = model.steps[-1][1] if getattr(model, "steps", None) else model
+    kind = f"{type(last).__module__}.{type(last).__qualname__}"
+    return kind in BY_SCORES and type(model).__module__.startswith("sklearn.")
+
+
+def classes_and_scores(model: Any, rows: Any) -> tuple[Any, Any]:
+    """Ask a model once; returns its classes for the rows, and the probabilities of shape (rows, classes), or None.
+
+    Raises:
+        Whatever the model raises when it predicts.
+    """
+    import numpy as np
+
+    try:
+        scores = np.asarray(model.predict_proba(rows))
+    except Exception:  # noqa: BLE001 - a model may raise anything; what it predicts, or raises then, counts
+        return model.predict(rows), None
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return model.predict(rows), scores
+    if scores.shape[1] == 2:
+        close = np.abs(scores[:, 0] - scores[:, 1]).min()
+    else:
+        highest = np.partition(scores, -2, axis=1)[:, -2:]
+        close = (highest[:, 1] - highest[:, 0]).min()
+    if not close > MARGIN:
+        return model.predict(rows), scores
+    return np.asarray(model.classes_)[scores.argmax(axis=1)], scores
