@@ -46,6 +46,8 @@ SERVED_AS_DECLARED: Final = "ServedAsDeclared"
 ENVIRONMENT_NOT_ISOLATED: Final = "EnvironmentNotIsolated"
 REGISTERED: Final = "Registered"
 HEALTHY: Final = "Healthy"
+OVERRIDDEN: Final = "Overridden"
+ACTIVE: Final = "Active"
 
 Wanted = tuple[str, ConditionStatus, str, str]
 """(type, status, reason, message): a condition before it has a time."""

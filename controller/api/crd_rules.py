@@ -13,6 +13,7 @@ from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN
 from controller.api.metrics import METRICS
 from controller.api.modelspec import FORBIDDEN_ENV
 from controller.api.pods import EXTENDED_PATTERN, QUALIFIED_PATTERN, RESOURCES
+from controller.api.rollout import BUILT_IN
 
 Rule = tuple[str, str]
 """(CEL expression, message)."""
@@ -83,6 +84,11 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
         ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
         (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
     ),
+    "ModelOverride": (
+        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
+        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
+    ),
+    "ModelOverrideSpec": (("self == oldSelf", "a ModelOverride never changes; another order is another one"),),
     "ModelRevisionSpec": (("self == oldSelf", "a ModelRevision never changes; other inputs are another one"),),
     "Ref": (
         (
@@ -214,12 +220,30 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "Analysis": (
         (
-            "self.metric != 'request-error-rate' || (has(self.max) && !has(self.maxDuration))",
-            "request-error-rate takes max",
+            "self.metric != 'prediction-drift' || has(self.max) && !has(self.maxDuration) && !has(self.champion)",
+            "prediction-drift takes max: it always compares with the champion",
         ),
         (
-            "self.metric != 'request-duration-p95' || (has(self.maxDuration) && !has(self.max))",
-            "request-duration-p95 takes maxDuration",
+            "self.metric != 'request-error-rate' || !has(self.maxDuration) && "
+            "(has(self.max) || has(self.champion))",
+            "request-error-rate takes max, champion or both",
+        ),
+        (
+            "!self.metric.startsWith('request-duration-') || !has(self.max) && "
+            "(has(self.maxDuration) || has(self.champion))",
+            "request-duration-* takes maxDuration, champion or both",
+        ),
+    ),
+    "Canary": (
+        (
+            "!has(self.measureEvery) || !has(self.interval) || "
+            "duration(self.measureEvery) <= duration(self.interval)",
+            "measureEvery is longer than the interval",
+        ),
+        (
+            "has(self.measureEvery) || !has(self.analysis) || "
+            "self.analysis.all(a, !has(a.failureLimit) || a.failureLimit == 1)",
+            "a failureLimit above 1 needs measureEvery",
         ),
     ),
     "ModelSpecSpec": (
@@ -249,6 +273,13 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ModelRepositorySpec", "path"): (("self == '.' || (" + _path("self")[0] + ")", _path("")[1]),),
     ("ModelRepositorySpec", "interval"): (_between("1s", "86400s"),),
     ("ModelRepositorySpec", "timeout"): (_between("1s", "86400s"),),
+    ("ModelOverrideSpec", "reason"): (("self.matches('[^[:space:]]')", "must say why"),),
+    ("ModelOverrideSpec", "expiresAt"): (
+        (
+            "timestamp(self) > timestamp('1970-01-01T00:00:00Z')",
+            "must be a time, RFC 3339 in UTC: 2026-03-02T12:00:00Z",
+        ),
+    ),
     ("Suite", "path"): (
         (_path("self")[0] + " && self.matches('[.]ya?ml$')", _path("")[1] + ", and end in .yaml"),
     ),
@@ -276,6 +307,10 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ScanReport", "path"): ((_path("self")[0] + " && !self.endsWith('/')", _path("")[1]),),
     ("Gate", "cel"): (("self.matches('[^ ]')", "must not be empty"),),
     ("Canary", "interval"): (_between("1s", "604800s"),),
+    ("Canary", "measureEvery"): (_between("1s", "604800s"),),
+    ("Canary", "analysis"): (
+        (f"self.all(a, !(a.name in {_quoted(list(BUILT_IN))}))", "that is the name of a built-in check"),
+    ),
 }
 """Rules on single fields, by the names of model and field."""
 
@@ -311,6 +346,7 @@ NOT_IN_CRD: Final[dict[str, str]] = {
     "ModelRepositorySpec.url": "hosts, users and escapes inside a URL",
     "Columns.positive": "a scalar of four types has no type in a structural schema; a list would be accepted",
     "Check.allowed": "entries of four types, likewise",
+    "Canary.analysis": "a failureLimit that the measurements of a step cannot reach, where measureEvery is set",
     "Gate.cel": "syntax, names and types of an expression",
     "YAML": "anchors, doubles and unquoted scalars are gone once an object is JSON",
 }

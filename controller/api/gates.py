@@ -1,4 +1,4 @@
-"""What a ModelSpec says about judging and serving: gates before traffic, the canary and its analysis.
+"""What a ModelSpec says about judging and serving: gates before traffic, and servers (canary: `rollout.py`).
 
 Read by `plan/gates.py` and `plan/rollout.py`, which decide by it.
 """
@@ -6,16 +6,16 @@ Read by `plan/gates.py` and `plan/rollout.py`, which decide by it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from controller.api import expressions, git_rules
-from controller.api.base import Column, Duration, HashMark, Name, Size, Strict, unique_names, within
+from controller.api.base import Column, Duration, HashMark, Name, Size, Strict
 from controller.api.data import RelativePath
 from controller.api.metrics import METRICS, Task
 from controller.api.pods import Autoscaling, PodTemplate, Resources, RouteSpec
+from controller.api.rollout import Canary
 
 Fairness = Literal[
     "DemographicParityDifference",
@@ -223,63 +223,11 @@ def _trainer_problem(gate: Gate) -> str:
     return ""
 
 
-class Analysis(Strict):
-    """One measurement on the challenger's live requests that every canary step must pass."""
+class RollbackWindow(Strict):
+    """How far back a revision may lie to serve again without a canary."""
 
-    name: Name
-    """Name of the measurement, unique in the list."""
-    metric: Literal["request-error-rate", "request-duration-p95"]
-    """request-error-rate: share of answers with status 5xx. request-duration-p95: 95th percentile."""
-    max: Annotated[float, Field(ge=0, le=1)] | None = None
-    """request-error-rate: largest share that passes, 0 to 1."""
-    max_duration: Duration | None = None
-    """request-duration-p95: longest time that passes."""
-    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Fewest requests in the step for a judgement. Fewer wait; none at all pass with reason NoTraffic."""
-
-    @model_validator(mode="after")
-    def _limit(self) -> Self:
-        if self.metric == "request-error-rate" and (self.max is None or self.max_duration is not None):
-            raise ValueError(f"analysis {self.name}: request-error-rate takes max")
-        if self.metric == "request-duration-p95" and (self.max_duration is None or self.max is not None):
-            raise ValueError(f"analysis {self.name}: request-duration-p95 takes maxDuration")
-        return self
-
-
-class Canary(Strict):
-    """How a challenger takes over: a growing share of the requests, each step with its analysis."""
-
-    step_weights: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(min_length=1, max_length=20)] = (
-        10,
-        50,
-    )
-    """Percent of requests to the challenger at each step, growing, 1 to 99. Default [10, 50]."""
-    interval: Duration = "10m"
-    """Time at each weight. Default 10m."""
-    analysis: Annotated[tuple[Analysis, ...], Field(max_length=16)] = (
-        Analysis(name="errors", metric="request-error-rate", max=0.01),
-    )
-    """What is measured at each step. Default: at most 1 % errors."""
-    progress_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 14_400
-    """Longest time of the whole rollout in seconds, then all traffic goes back. Default 14400."""
-
-    @field_validator("step_weights")
-    @classmethod
-    def _growing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(b <= a for a, b in pairwise(value)):
-            raise ValueError(f"stepWeights must grow from step to step, not {list(value)}")
-        return value
-
-    @field_validator("interval")
-    @classmethod
-    def _interval(cls, value: str) -> str:
-        return within(value, 1, 604_800)
-
-    @field_validator("analysis")
-    @classmethod
-    def _unique(cls, value: tuple[Analysis, ...]) -> tuple[Analysis, ...]:
-        unique_names("analysis", [a.name for a in value])
-        return value
+    revisions: Annotated[int, Field(ge=0, le=100)]
+    """How many champions before the one of now, 0 to 100. 0: going back takes the canary too."""
 
 
 class Serving(Strict):
@@ -299,6 +247,10 @@ class Serving(Strict):
     """Gateways that split the requests by exact weights. Default: whole servers split them."""
     canary: Canary = Canary()
     """How a challenger takes over."""
+    rollback_window: RollbackWindow | None = None
+    """Which former champions skip the canary when Git asks for them again (`git revert`); older ones take it, and
+    neither is trained or judged anew. Default: every one of the same bytes skips. Orders of people
+    (ModelOverride) do not depend on it."""
 
     @model_validator(mode="after")
     def _replicas(self) -> Self:

@@ -1,4 +1,4 @@
-"""The three kinds as whole objects, and the table that everything generic about them reads.
+"""The four kinds as whole objects, and the table that everything generic about them reads.
 
 `parse` turns a manifest into a typed object or into a list of errors with the path of each; the command line, the
 store and the controller all use it, so that they cannot disagree.
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN, Lenient, Strict
 from controller.api.meta import API_VERSION, Manifest
+from controller.api.modeloverride import ModelOverrideSpec, ModelOverrideStatus
 from controller.api.modelrepository import ModelRepositorySpec, ModelRepositoryStatus
 from controller.api.modelrevision import ModelRevisionSpec, ModelRevisionStatus
 from controller.api.modelspec import ModelSpecSpec
@@ -81,7 +82,17 @@ class ModelRepository(Strict):
     status: ModelRepositoryStatus = ModelRepositoryStatus()
 
 
-Typed = ModelSpec | ModelRevision | ModelRepository
+class ModelOverride(Strict):
+    """An order of a person for a while: roll back, promote or abort; then Git rules again."""
+
+    api_version: Literal["mainspring.dev/v1alpha1"] = "mainspring.dev/v1alpha1"
+    kind: Literal["ModelOverride"] = "ModelOverride"
+    metadata: ObjectMeta
+    spec: ModelOverrideSpec
+    status: ModelOverrideStatus = ModelOverrideStatus()
+
+
+Typed = ModelSpec | ModelRevision | ModelRepository | ModelOverride
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ KINDS: dict[str, Kind] = {
             ("Age", "date", ".metadata.creationTimestamp", 0),
             ("Commit", "string", ".status.champion.commit", 1),
             ("Data", "string", ".status.champion.data[0].digest", 1),
+            ("Checks", "string", ".status.analysis.passed", 1),
             ("URL", "string", ".status.url", 1),
             ("Message", "string", _condition("Ready", "message"), 1),
         ),
@@ -148,6 +160,23 @@ KINDS: dict[str, Kind] = {
             ("Age", "date", ".metadata.creationTimestamp", 0),
             ("URL", "string", ".spec.url", 1),
             ("Message", "string", _condition("Ready", "message"), 1),
+        ),
+    ),
+    "ModelOverride": Kind(
+        "ModelOverride",
+        "modeloverrides",
+        "movr",
+        ModelOverride,
+        (
+            ("Model", "string", ".spec.modelRef.name", 0),
+            ("Action", "string", ".spec.action", 0),
+            ("To", "string", ".spec.to", 0),
+            ("Active", "string", _condition("Active", "status"), 0),
+            ("Reason", "string", _condition("Active", "reason"), 0),
+            ("Expires", "string", ".spec.expiresAt", 0),
+            ("Age", "date", ".metadata.creationTimestamp", 0),
+            ("Actor", "string", ".spec.actor", 1),
+            ("Message", "string", _condition("Active", "message"), 1),
         ),
     ),
 }

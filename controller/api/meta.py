@@ -65,6 +65,7 @@ API_VERSIONS: dict[str, str] = {
     "ModelSpec": API_VERSION,
     "ModelRevision": API_VERSION,
     "ModelRepository": API_VERSION,
+    "ModelOverride": API_VERSION,
     "Job": "batch/v1",
     "Deployment": "apps/v1",
     "Service": "v1",

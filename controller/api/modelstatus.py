@@ -5,7 +5,7 @@ A cache of the ledger and of the world: deleting it loses nothing but a little t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from controller.api.base import Lenient
 from controller.api.conditions import Condition
 
 Outcome = Literal["Passed", "Failed", "Inconclusive"]
+FIGURES_MAX: Final = 20_000
+"""Most counters that a status remembers: those of a hundred servers."""
 
 
 class SourceStatus(Lenient):
@@ -100,6 +102,72 @@ class ServedRevision(Lenient):
     """Environment that it was judged in; its servers are named by it."""
 
 
+class CheckResult(Lenient):
+    """What one check of a canary step says."""
+
+    name: str
+    """Name of the check."""
+    metric: str
+    """What it measures; for built-in checks their own name."""
+    outcome: Outcome
+    """Passed, Failed or Inconclusive."""
+    reason: str
+    """One word, for example AboveMaximum."""
+    message: str
+    """Value, limit and number of requests, one sentence."""
+    value: float | None = None
+    """The challenger's figure."""
+    champion: float | None = None
+    """The champion's figure of the same time, where there is one."""
+    failures: int = 0
+    """Failed measurements in this step."""
+    built_in: bool = False
+    """True: a check that every canary has."""
+    dry_run: bool = False
+    """True: shown only; it decides nothing."""
+
+
+class StepNumbers(Lenient):
+    """What was measured at one step of a canary."""
+
+    weight: int
+    """Percent of the requests that the challenger got."""
+    requests: int
+    """Requests that the challenger answered in the step."""
+    champion_requests: int | None = None
+    """Requests that the champion answered in the same time; absent: not known."""
+    numbers: Annotated[dict[str, float], Field(max_length=64)] = Field(default_factory=dict)
+    """Figures of the challenger by name of the check."""
+
+
+class AnalysisStatus(Lenient):
+    """The last canary in numbers: the checks of its last step, and the figures of all steps."""
+
+    revision: str
+    """The challenger."""
+    weight: int
+    """Percent of the requests at the last step."""
+    since: str
+    """When that step began, RFC 3339."""
+    passed: str = ""
+    """Checks passed of all that decide, `6/7`."""
+    checks: Annotated[tuple[CheckResult, ...], Field(max_length=64)] = ()
+    """One per check of the last step."""
+    steps: Annotated[tuple[StepNumbers, ...], Field(max_length=20)] = ()
+    """One per step, in their order; the last one may be going on."""
+
+
+class Measurement(Lenient):
+    """Where a measurement within a step began."""
+
+    since: str
+    """When, RFC 3339."""
+    counters: Annotated[dict[str, float], Field(max_length=FIGURES_MAX)] = Field(default_factory=dict)
+    """Requests, errors and durations that the challenger's servers had counted then."""
+    beside: Annotated[dict[str, float], Field(max_length=FIGURES_MAX)] | None = None
+    """The same of the champion's servers; absent: they could not be read."""
+
+
 class ChallengerStatus(Lenient):
     """A revision on its way."""
 
@@ -115,8 +183,18 @@ class ChallengerStatus(Lenient):
     """When this step began, RFC 3339; empty outside a canary."""
     started_at: str = ""
     """When its rollout began, RFC 3339."""
-    counters: dict[str, float] = Field(default_factory=dict)
-    """Requests and errors that its servers had counted when the step began."""
+    counters: Annotated[dict[str, float], Field(max_length=FIGURES_MAX)] = Field(default_factory=dict)
+    """What its servers had counted when the step began, `<pod>|<name>`; without zeros."""
+    beside: Annotated[dict[str, float], Field(max_length=FIGURES_MAX)] | None = None
+    """What the champion's servers had counted then; absent: they could not be read."""
+    cells: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """How predicted values are counted together in this step; empty: each for itself."""
+    measurement: Measurement | None = None
+    """The measurement of errors and durations that is going on, where a step has several."""
+    failures: Annotated[dict[str, int], Field(max_length=64)] = Field(default_factory=dict)
+    """Failed measurements of this step, by check."""
+    failed: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Checks that have failed in the measurement that is going on: they are not counted twice."""
 
 
 class PreviousRevision(Lenient):
@@ -128,6 +206,50 @@ class PreviousRevision(Lenient):
     """How it ended."""
     reason: str
     """Why, one sentence with the numbers."""
+
+
+class FormerChampion(Lenient):
+    """A revision that was champion once, with all that is needed to serve it again."""
+
+    revision: str
+    """Name of the ModelRevision."""
+    version: str = ""
+    """Version in the registry."""
+    digest: str = ""
+    """Digest of the artifact."""
+    commit: str = ""
+    """Commit of the code."""
+    run: str = ""
+    """MLflow run that holds the artifact."""
+    runtime: str = ""
+    """Environment that it was judged in."""
+    problem: str = ""
+    """Why it must not serve again: it was rolled back or rejected since. Empty: it may."""
+
+
+class OverrideStatus(Lenient):
+    """The order of a person that was taken up last."""
+
+    name: str
+    """Name of the ModelOverride."""
+    uid: str
+    """Its identity."""
+    action: Literal["Rollback", "Promote", "Abort"]
+    """What it orders."""
+    revision: str
+    """The revision that it is about."""
+    actor: str = ""
+    """Who orders it."""
+    reason: str = ""
+    """Why."""
+    expires_at: str = ""
+    """When it ends, RFC 3339."""
+    state: Literal["Starting", "Applied", "Refused"]
+    """Starting: what it needs comes up. Applied: it is so. Refused: it could not be done."""
+    since: str = ""
+    """When this state began, RFC 3339."""
+    replaced: str = ""
+    """The revision that it took the requests from."""
 
 
 class LedgerStatus(Lenient):
@@ -158,8 +280,14 @@ class ModelSpecStatus(Lenient):
     """What is on its way."""
     previous: PreviousRevision | None = None
     """What ended last."""
+    former: tuple[FormerChampion, ...] = ()
+    """Champions before, newest first, at most 5: where `mainspring rollback` may go while MLflow is down."""
+    override: OverrideStatus | None = None
+    """The order of a person that was taken up last."""
     judgement: Judgement | None = None
     """The last verdicts."""
+    analysis: AnalysisStatus | None = None
+    """What was measured in the last canary."""
     ledger: LedgerStatus | None = None
     """The ledger, as last read."""
     requested_at: str = ""

@@ -38,6 +38,19 @@ Word = Annotated[str, Field(max_length=256)]
 Sentence = Annotated[str, Field(max_length=1024)]
 
 
+class OverrideRecord(Lenient):
+    """The order of a person that a decision obeyed; who ordered it is the entry's author."""
+
+    name: Word
+    """Name of the ModelOverride."""
+    uid: Word
+    """Its identity."""
+    action: Word
+    """Rollback, Promote or Abort."""
+    expires_at: Annotated[str, Field(max_length=32)] = ""
+    """When it ends, RFC 3339."""
+
+
 class LedgerEntry(Lenient):
     """One decision about one revision; signed, and chained to the decision before it."""
 
@@ -83,6 +96,8 @@ class LedgerEntry(Lenient):
     """Author of the commit, or who asked for the decision."""
     reason: Sentence = ""
     """Why, one sentence."""
+    override: OverrideRecord | None = None
+    """The order of a person that this entry obeys; absent where nobody ordered it."""
     at: Annotated[str, Field(max_length=32)]
     """When, RFC 3339. Orders nothing."""
 

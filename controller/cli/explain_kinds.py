@@ -12,6 +12,7 @@ from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, pars
 from controller.api.meta import ANNOTATION_SOURCE_FILE, LABEL_REPOSITORY
 from controller.api.modelrevision import Evidence
 from controller.api.modelstatus import ServedRevision
+from controller.cli import explain_canary
 from controller.cli import explain_text as text
 from controller.cli.explain_next import next_command
 from controller.cli.explain_text import Facts
@@ -48,6 +49,7 @@ def _model(facts: Facts, model: ModelSpec) -> list[str]:
         weight = f"{challenger.weight}% of the requests{step}" if challenger.stage == "Canary" else ""
         pairs = [("revision", challenger.revision), ("stage", challenger.stage), ("weight", weight)]
         out += text.section("On its way", [*pairs, ("since", challenger.since or challenger.started_at)])
+    out += explain_canary.lines(status.analysis)
     before, judged = status.previous, status.judgement
     refused = before.revision if before is not None and before.verdict == "Rejected" else None
     shown_above = judged is not None and judged.revision == refused

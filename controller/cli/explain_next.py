@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from controller.api.conditions import STALLED, find
-from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
+from controller.api.kinds import ModelOverride, ModelRepository, ModelRevision, ModelSpec, parse
 from controller.cli.explain_text import Facts
 from controller.cli.target import spoken
 
@@ -26,6 +26,8 @@ def next_command(facts: Facts) -> str:
         return "mainspring validate FILE   # correct the object's file, then mainspring apply -f FILE"
     if parsed.status.observed_generation < 0:
         return "mainspring up   # nobody has looked at the object yet"
+    if isinstance(parsed, ModelOverride):
+        return f"mainspring explain modelspec/{parsed.spec.model_ref.name}{flag}   # what serves because of it"
     if not isinstance(parsed, ModelRevision) and parsed.spec.suspend:
         return f"mainspring resume {name}{flag}"
     if isinstance(parsed, ModelSpec):

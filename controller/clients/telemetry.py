@@ -16,8 +16,24 @@ from controller.api.meta import Manifest
 from controller.clients import wire
 from controller.clients.errors import Unavailable
 
-_LINE: Final = re.compile(r"^(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})? (?P<value>[-+0-9.eEInfNa]+)$")
-_LABEL: Final = re.compile(r'([a-z_]+)="([^"]*)"')
+_TEXT: Final = r'"((?:[^"\\]|\\.)*)"'
+_LINE: Final = re.compile(
+    rf"^(?P<name>[a-z_]+)(?:\{{(?P<labels>(?:[a-z_]+={_TEXT},?)*)\}})? (?P<value>[-+0-9.eEInfNa]+)$"
+)
+_LABEL: Final = re.compile(rf"([a-z_]+)={_TEXT}")
+_ESCAPED: Final = re.compile(r'\\([\\"n])')
+_SUMS: Final = {
+    "mainspring_predicted_rows_total": "rows",
+    "mainspring_missing_values_total": "missing",
+    "mainspring_unseen_categories_total": "unseen",
+}
+"""Counters that are added up whatever their labels say, and their names here."""
+_BY_LABEL: Final = {
+    "mainspring_request_duration_seconds_bucket": ("le", "le"),
+    "mainspring_confidence_bucket": ("le", "conf_le"),
+    "mainspring_predictions_total": ("value", "p"),
+}
+"""Counters by a label: its name, and what the key here begins with."""
 _MOST_BYTES: Final = 1_048_576
 TIMEOUT_S: Final = 2.0
 CONNECTIONS: Final = 32
@@ -41,8 +57,9 @@ class Telemetry:
         """Read what each ready pod has counted since it started.
 
         Returns:
-            `<pod>|requests`, `<pod>|errors` (status 5xx), `<pod>|le=<seconds>` (cumulative durations) and
-            `<pod>|digest=<digest>`, 1 for what it has loaded.
+            By `<pod>|<name>`: `requests`, `errors` (status 5xx), `le=<seconds>` (cumulative durations), `rows`,
+            `p=<predicted value>`, `conf_le=<highest probability>` (cumulative), `missing`, `unseen`, and
+            `digest=<digest>`, 1 for what it has loaded.
 
         Raises:
             Unavailable: a ready pod did not answer within two seconds, or not in the format.
@@ -74,15 +91,22 @@ def parse(text: str) -> dict[str, float]:
         match = _LINE.match(line)
         if match is None:
             continue
-        labels = dict(_LABEL.findall(match["labels"] or ""))
+        labels = {name: _plain(text) for name, text in _LABEL.findall(match["labels"] or "")}
         value = float(match["value"])
         if match["name"] == "mainspring_requests_total":
             found["requests"] += value
             if labels.get("status", "").startswith("5"):
                 found["errors"] += value
-        elif match["name"] == "mainspring_request_duration_seconds_bucket":
-            key = f"le={labels['le'].replace('+Inf', 'inf')}"
+        elif by := _BY_LABEL.get(match["name"]):
+            key = f"{by[1]}={labels.get(by[0], '').replace('+Inf', 'inf')}"
             found[key] = found.get(key, 0.0) + value
+        elif name := _SUMS.get(match["name"]):
+            found[name] = found.get(name, 0.0) + value
         elif match["name"] == "mainspring_model_info":
             found[f"digest={labels.get('digest', '')}"] = 1.0
     return found
+
+
+def _plain(text: str) -> str:
+    """Take the escapes out of a label's value."""
+    return _ESCAPED.sub(lambda m: "\n" if m[1] == "n" else m[1], text) if "\\" in text else text

@@ -6,6 +6,7 @@ the champion is kept served before anything new is looked at.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from controller.api.conditions import (
@@ -31,7 +32,7 @@ from controller.api.modelstatus import (
     SourceStatus,
 )
 from controller.api.statements import lineage_statement
-from controller.plan import gates, manifests, pinning, recall, rollout, traffic
+from controller.plan import gates, manifests, orders, pinning, recall, rollout, traffic
 from controller.plan.actions import CreateRevision, Plan, RecordVerdict
 from controller.plan.observed import ModelSeen, SourceSeen
 from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
@@ -50,8 +51,12 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
         conditions = (("Ready", "False", "InvalidSpec", text), (STALLED, "True", "InvalidSpec", text))
         return Plan(status=status.model_copy(update={"stage": "Stalled"}), conditions=conditions)  # type: ignore[arg-type]
     r = Round(seen=seen, model=seen.model, now=now, status=status, champion=find_champion(seen, status))
+    if not seen.model.spec.suspend:
+        orders.take_up(r)
     recall.remember(r)
     r.set(champion=_champion_status(r), ledger=_ledger_status(r))
+    if r.ledger is not None:
+        r.set(former=recall.former(r.ledger))
     if seen.model.spec.suspend:
         return r.finish(
             "False", "Suspended", "spec.suspend is true; what serves goes on serving", stage="Suspended"
@@ -61,23 +66,24 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
     before = len(r.actions)
     traffic.clean_up(r)
     traffic.support(r)
+    orders.record(r)
+    late = [a for a in r.actions if isinstance(a, RecordVerdict) and a.entry.kind == "RolledBack"]
+    # Going back acts first: a ledger that cannot be written must hold up nothing of it.
+    r.actions = [*(a for a in r.actions if a not in late), *late]
     traffic.point_alias(r)
-    if len(r.actions) == before:
+    if len(r.actions) == before and not late:
         return plan
-    return Plan(
-        actions=tuple(r.actions),
-        conditions=plan.conditions,
-        status=plan.status,
-        verdicts=plan.verdicts,
-        next_s=plan.next_s if plan.next_s is not None else 1.0,
-    )
+    return replace(plan, actions=tuple(r.actions), next_s=plan.next_s if plan.next_s is not None else 1.0)
 
 
 def _towards_source(r: Round) -> ModelPlan:
     source = r.seen.source
     if isinstance(source, Unknown | Refused):
-        _continue_rollout(r)
         r.conditions.append((SOURCE_READY, "False", source.reason, source.message))
+        last = r.status.source
+        if (plan := orders.obey(r, last.wanted if last else "", "Git, when last read,")) is not None:
+            return plan
+        _continue_rollout(r)
         stalled = isinstance(source, Refused)
         stage = "Stalled" if stalled else "Waiting"
         if not stalled:
@@ -85,6 +91,8 @@ def _towards_source(r: Round) -> ModelPlan:
         return r.finish("False", source.reason, source.message, stage=stage, stalled=stalled)
     wanted, pinned = pinning.pin(r.model, source, first=not r.seen.revisions)
     _note_source(r, source, wanted)
+    if (plan := orders.obey(r, wanted, _named(source))) is not None:
+        return plan
     if r.champion is not None and r.champion.revision == wanted:
         return _as_asked(r, source)
     revision = r.seen.revisions.get(wanted)
@@ -262,6 +270,9 @@ def _refuse(r: Round, revision: ModelRevision, served: Served, judgement: Judgem
     else:
         _continue_rollout(r)
     if any(v.reason == "EvidenceOutdated" for v in bad):
+        if (given_up := find(revision.status.conditions, STALLED)) is not None:
+            message = f"{name} cannot be judged: {given_up.message.rstrip('.')}.{kept}"
+            return r.finish("False", given_up.reason, message, stage="Stalled", stalled=True)
         r.look_in(5.0)
         return r.finish("False", "EvidenceOutdated", f"{name}: {numbers}", stage="Judging")
     if r.status.challenger is not None and r.status.challenger.revision == name:
@@ -339,9 +350,10 @@ def _champion_status(r: Round) -> ServedRevision | None:
     champion = r.champion
     if champion is None:
         return None
-    if r.ledger is None:
-        return r.status.champion
-    entry = r.ledger.admitted.get(champion.revision)
+    cached, weight = r.status.champion, (r.seen.route or {}).get(champion.deployment, 0)
+    if r.ledger is None and cached is not None and cached.revision == champion.revision:
+        return cached.model_copy(update={"weight": weight})
+    entry = r.ledger.admitted.get(champion.revision) if r.ledger is not None else None
     found = r.seen.revisions.get(champion.revision)
     passed = "{}/{}".format(*passed_of(entry.gates)) if entry else ""
     return ServedRevision(
@@ -352,7 +364,7 @@ def _champion_status(r: Round) -> ServedRevision | None:
         data=tuple(DataStatus(name=d.name, digest=d.digest) for d in found.spec.data) if found else (),
         trigger=found.spec.trigger.message if found else "",
         gates=passed,
-        weight=(r.seen.route or {}).get(champion.deployment, 0),
+        weight=weight,
         since=champion.since,
         evidence=f"mlflow:/{champion.run}/mainspring/report.json",
         runtime=champion.runtime,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from controller.api.kinds import FieldError, ModelRepository, ModelRevision, ModelSpec
+from controller.api.kinds import FieldError, ModelOverride, ModelRepository, ModelRevision, ModelSpec
 from controller.api.meta import Manifest
 from controller.api.modelrevision import ModelRevisionSpec, PinnedData
 from controller.api.reports import Report, Termination
@@ -54,7 +54,8 @@ class DeploymentSeen:
 
 
 Counters = Mapping[str, float]
-"""What servers have counted since they started: `<pod>|requests`, `<pod>|errors`, `<pod>|le=<seconds>`."""
+"""What servers have counted since they started, `<pod>|<name>`: `requests`, `errors`, `le=<seconds>`, `rows`,
+`p=<predicted value>`, `conf_le=<highest probability>`, `missing`, `unseen`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,16 @@ class ModelSeen:
     """Revision → pod → digest that this ready server says it has loaded; empty: it says none."""
     strangers: tuple[str, ...] = ()
     """Pods that get requests of the model though no Deployment made them."""
+    overrides: tuple[ModelOverride, ...] = ()
+    """Orders of people about this model, valid ones; in no order."""
     pods: PodSettings = PLAIN
     """The operator's settings for pods."""
     lost: ModelRevisionSpec | None = None
     """Spec of the champion's revision where its object is gone, as its run kept it."""
     traffic: Counters | Unknown = field(default_factory=dict)
     """Of the challenger's servers."""
+    counted: Mapping[str, Counters | Unknown] = field(default_factory=dict)
+    """Of the servers of every revision that was asked; one without a ready server is not there."""
     aliases: Mapping[str, str] | Unknown = field(default_factory=dict)
     """Alias → version, of the registered model."""
     url: str = ""
@@ -139,6 +144,10 @@ class JobSeen:
     """It measured a trained model again, and trained nothing."""
     checks: str = ""
     """Hash of the data checks that it applied."""
+    against: str | None = None
+    """Digest of the champion that it was to compare with, empty for none; None: it does not say."""
+    measures: str | None = None
+    """Hash of what it was to measure besides the metrics on all rows; None: it does not say."""
     outcome: str
     """Running, Succeeded, Failed or Lost."""
     started_at: str = ""
@@ -154,6 +163,8 @@ class JobSeen:
     """What its node said when it ended the pod for having written more than it may; empty when it did not."""
     expires: bool = False
     """It is deleted by itself after a while."""
+    unlike: str = ""
+    """What its report says that it was not asked for; empty when it did as it was told."""
     steps: tuple[StepSeen, ...] = ()
 
 
@@ -201,3 +212,15 @@ class RepositorySeen:
     """Every YAML file below the path, checked, by its path in the repository."""
     objects: tuple[Manifest, ...] = ()
     """Every ModelSpec of the namespace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideSeen:
+    """Everything `plan_override` decides from."""
+
+    manifest: Manifest
+    override: ModelOverride | None
+    """The ModelOverride, typed; None when it is invalid."""
+    errors: tuple[FieldError, ...] = ()
+    model: ModelSeen | None = None
+    """All about the model that it is about; None when there is no such ModelSpec."""

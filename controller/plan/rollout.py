@@ -5,18 +5,18 @@ Traffic only ever goes to servers that are ready, and the champion keeps all of 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from controller.api.base import human_seconds
 from controller.api.conditions import parse_timestamp
 from controller.api.modelstatus import ChallengerStatus, PreviousRevision
-from controller.plan import manifests, pinning, traffic
+from controller.plan import evidence, manifests, pinning, recall, traffic, watching
 from controller.plan.actions import (
     CreateRevision,
     RecordVerdict,
 )
-from controller.plan.canary import judge_step, position
-from controller.plan.ledger import Ledger
+from controller.plan.canary import begin, begins_again, judge_step, position
 from controller.plan.round import ModelPlan, Round, Served
 from controller.plan.verdict import Cause, Unknown
 
@@ -56,17 +56,15 @@ def roll_out(r: Round, target: Served, gates: str) -> ModelPlan:
         return promote(
             r, target, Cause("FirstChampion", f"{target.revision} passed {gates}; nothing served before")
         )
-    if r.ledger is not None and target.revision in r.ledger.promoted and _same_bytes(r.ledger, target):
+    if recall.returns(r, target):
         return promote(
             r, target, Cause("Revert", f"{target.revision} was champion before; nothing is trained or judged")
         )
+    if recall.is_ordered(r, target) and servers and servers.ready >= max(1, traffic.servers_to_take_over(r)):
+        assert r.order is not None
+        why = Cause("PromotedByOrder", f"{target.revision} passed {gates}; {recall.in_words(r.order)}")
+        return promote(r, target, why, recall.obeying(r.order))
     return _canary(r, target, before, servers.ready if servers else 0)
-
-
-def _same_bytes(ledger: Ledger, target: Served) -> bool:
-    """Tell whether what was champion once is what would serve now: a training made anew may give another model."""
-    entry = ledger.newest(target.revision)
-    return entry is not None and entry.digest == target.digest
 
 
 def _starting(r: Round, target: Served, challenger: ChallengerStatus) -> ModelPlan:
@@ -84,13 +82,17 @@ def _starting(r: Round, target: Served, challenger: ChallengerStatus) -> ModelPl
     return r.finish("False", "Progressing", message, stage="Starting")
 
 
-def promote(r: Round, target: Served, why: Cause) -> ModelPlan:
-    """Write into the ledger that the revision is champion; traffic follows in the next round."""
+def promote(r: Round, target: Served, why: Cause, ordered: Mapping[str, Any] | None = None) -> ModelPlan:
+    """Write into the ledger that the revision is champion; traffic follows in the next round.
+
+    `ordered`: fields of the entry that say who ordered it, where a person did.
+    """
     if r.ledger is None:
         assert isinstance(r.seen.ledger, Unknown)
         r.look_in(5.0)
         return r.finish("False", r.seen.ledger.reason, r.seen.ledger.message, stage="Waiting")
-    entry = r.entry("Promoted", target, champion=target.revision, reason=str(why)[:500])
+    fields = ordered or {}
+    entry = r.entry("Promoted", target, champion=target.revision, reason=str(why)[:500], **fields)
     r.actions.append(RecordVerdict(entry=entry, statement=None, why=why))
     r.look_in(0.0)
     return r.finish("False", "Promoting", why.message, stage="Promoting")
@@ -103,14 +105,17 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     interrupted = not challenger.since
     if interrupted:
         challenger = challenger.model_copy(update={"since": r.stamp})
-    step = judge_step(rule, challenger, r.seen.traffic, ready, r.now)
+    at = position(rule.step_weights, challenger)
+    live = watching.live(r, challenger.weight, ready)
+    step = judge_step(rule, challenger, live, r.now)
     why = Cause(step.reason, step.message)
+    challenger = step.challenger
+    watching.note(r, step, at)
     if step.do == "RollBack":
         return give_back(r, target, why)
     wanted = traffic.servers_for(r, challenger.weight)
     if ready == 0 or ready < wanted:
         return _hold_without_servers(r, target, challenger, ready, wanted)
-    at = position(rule.step_weights, challenger)
     if rule.step_weights[at] != challenger.weight:
         message = f"stepWeights have no {challenger.weight}% any more"
         return _enter_step(r, target, challenger, at, Cause("StepsChanged", message))
@@ -118,13 +123,17 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     if interrupted or traffic.falls_short(r, target, challenger.weight):
         message = f"it did not get its {challenger.weight}%; the step begins again"
         return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
+    if begins_again(challenger, live):
+        message = "the champion's figures could not be read when it began; the step begins again"
+        return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
     if step.do == "Next":
         following = at + 1
         if following >= len(rule.step_weights):
             if ready < (needed := traffic.servers_to_take_over(r)):
                 return _hold_without_servers(r, target, challenger, ready, needed)
             r.set(challenger=challenger)
-            return promote(r, target, Cause("CanaryPassed", step.message))
+            shown = evidence.fields(r, target.revision)
+            return promote(r, target, Cause("CanaryPassed", step.message), shown)
         return _enter_step(r, target, challenger, following, why)
     r.set(challenger=challenger)
     traffic.settle(r, target, challenger.weight, why)
@@ -170,16 +179,8 @@ def _resumed_step(r: Round, target: Served) -> int:
 
 def _enter_step(r: Round, target: Served, challenger: ChallengerStatus, step: int, why: Cause) -> ModelPlan:
     weight = r.model.spec.serving.canary.step_weights[step]
-    counters = {} if isinstance(r.seen.traffic, Unknown) else dict(r.seen.traffic)
-    entered = challenger.model_copy(
-        update={
-            "stage": "Canary",
-            "step": step,
-            "weight": weight,
-            "since": r.stamp,
-            "counters": counters,
-        }
-    )
+    begun = begin(r.model.spec.serving.canary, watching.live(r, weight), r.now)
+    entered = challenger.model_copy(update={"stage": "Canary", "step": step, "weight": weight, **begun})
     r.set(challenger=entered)
     traffic.settle(r, target, weight, Cause(why.reason, f"{weight}% to {target.revision}: {why.message}"))
     r.look_in(1.0)
@@ -196,7 +197,8 @@ def give_back(r: Round, target: Served, why: Cause) -> ModelPlan:
     traffic.settle(r, None, 0, why)
     champion = r.champion.revision if r.champion else ""
     if r.ledger is not None:
-        entry = r.entry("RolledBack", target, champion=champion, reason=str(why)[:500])
+        shown = evidence.fields(r, target.revision)
+        entry = r.entry("RolledBack", target, champion=champion, reason=str(why)[:500], **shown)
         r.actions.append(RecordVerdict(entry=entry, statement=None, why=why))
     return stay_back(r, target.revision, why.message)
 

@@ -20,7 +20,7 @@ from controller.api.conditions import (
     Wanted,
     timestamp,
 )
-from controller.api.kinds import ModelRevision, ModelSpec
+from controller.api.kinds import ModelOverride, ModelRevision, ModelSpec
 from controller.api.modelstatus import GateVerdict, ModelSpecStatus
 from controller.api.statements import LedgerEntry
 from controller.plan import naming
@@ -66,6 +66,10 @@ class Round:
     next_s: float | None = None
     rolling: str = ""
     """Revision whose servers are wanted beside the champion's."""
+    coming: Served | None = None
+    """The same where it comes by order of a person: its object may be gone."""
+    order: ModelOverride | None = None
+    """The order of a person that rules; None: Git rules."""
 
     @property
     def environment(self) -> str:
@@ -97,8 +101,9 @@ class Round:
 
     def served(self, revision: str) -> Served | None:
         """Gather what is needed to serve a trained revision; None while it is not trained and registered."""
-        if self.champion is not None and self.champion.revision == revision:
-            return self.champion
+        for known in (self.champion, self.coming):
+            if known is not None and known.revision == revision:
+                return known
         found = self.seen.revisions.get(revision)
         return served_from(found) if found is not None else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from controller.api.meta import Key
 from controller.api.pods import Autoscaling, challengers, reachable
+from controller.plan import recall
 from controller.plan import servers as objects
 from controller.plan.actions import ApplyManifest, DeleteManifest, SetAlias, SetWeights
 from controller.plan.observed import DeploymentSeen
@@ -123,8 +124,7 @@ def size_of(r: Round, target: Served) -> int:
     As many as the champion has; where whole servers split the requests, its share decides, unless it comes back.
     """
     current = r.status.challenger
-    returns = r.ledger is not None and target.revision in r.ledger.promoted
-    if not r.seen.by_servers or r.champion is None or returns:
+    if not r.seen.by_servers or r.champion is None or recall.returns(r, target):
         return champions(r)
     in_canary = current is not None and current.revision == target.revision and current.stage == "Canary"
     weight = current.weight if current is not None and in_canary else r.model.spec.serving.canary.step_weights[0]
@@ -181,6 +181,11 @@ def stands_at(r: Round, target: Served, weight: int) -> bool:
         return (r.seen.route or {}).get(target.deployment, 0) == weight
     found = r.seen.deployments.get(target.deployment)
     return found is not None and found.replicas == challengers(champions(r), weight)
+
+
+def share_of(r: Round, weight: int) -> int:
+    """Say which percent a step of this weight really gives, as whole servers split it; by a route, the weight."""
+    return round(reachable(champions(r), weight)) if r.seen.by_servers else weight
 
 
 def in_words(r: Round, weight: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY, Key, Manifest, WatchEvent, key_of
 from controller.reconcile.kube import Kube
 
-OURS = ("ModelSpec", "ModelRevision", "ModelRepository")
+OURS = ("ModelSpec", "ModelRevision", "ModelRepository", "ModelOverride")
 LABELLED = (
     "Job",
     "Pod",

@@ -19,7 +19,7 @@ from controller.api.meta import (
     key_of,
 )
 from controller.clients.errors import ClientError
-from controller.reconcile.cache import KINDS, LABELLED
+from controller.reconcile.cache import KINDS, LABELLED, OURS
 from controller.reconcile.queue import Queue
 from controller.reconcile.reconciler import reconcile
 from controller.reconcile.world import World
@@ -58,7 +58,7 @@ def owners(manifest: Manifest) -> Iterator[Key]:
     """Name the objects whose turn it is when this one changed."""
     kind, namespace = manifest["kind"], manifest["metadata"].get("namespace", "default")
     labels = manifest["metadata"].get("labels") or {}
-    if kind in ("ModelSpec", "ModelRevision", "ModelRepository"):
+    if kind in OURS:
         yield key_of(manifest)
     if kind == "ModelSpec":
         if LABEL_REPOSITORY in labels:
@@ -66,6 +66,13 @@ def owners(manifest: Manifest) -> Iterator[Key]:
         wanted = ((manifest.get("status") or {}).get("source") or {}).get("wanted")
         if wanted:
             yield Key("ModelRevision", namespace, wanted)
+        order = ((manifest.get("status") or {}).get("override") or {}).get("name")
+        if order:
+            yield Key("ModelOverride", namespace, order)
+    elif kind == "ModelOverride":
+        model = ((manifest.get("spec") or {}).get("modelRef") or {}).get("name")
+        if model:
+            yield Key("ModelSpec", namespace, model)
     elif kind == "Job" or (kind == "Pod" and LABEL_JOB_NAME in labels):
         if LABEL_REVISION in labels:
             yield Key("ModelRevision", namespace, labels[LABEL_REVISION])

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from controller.api.base import seconds
 from controller.api.hashes import files_digest
-from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
+from controller.api.kinds import ModelOverride, ModelRepository, ModelRevision, ModelSpec, parse
 from controller.api.meta import (
     ANNOTATION_REQUESTED_AT,
     ANNOTATION_SOURCE_COMMIT,
@@ -29,6 +29,7 @@ from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
 from controller.plan.observed import (
     ModelSeen,
+    OverrideSeen,
     RepositorySeen,
     SourceSeen,
 )
@@ -45,6 +46,8 @@ _OURS: dict[str, bool] = {}
 _OURS_MOST = 100_000
 _READING: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 YAML_LIMIT = 262_144
+GIT_PATIENCE_S = 1.0
+"""How often a look that waits for Git sees whether a person has ordered something meanwhile, seconds."""
 _TOO_LARGE = b"# mainspring.dev\n" + b" " * YAML_LIMIT
 
 
@@ -53,7 +56,7 @@ def forget() -> None:
     _OURS.clear()
 
 
-async def model(world: World, key: Key) -> ModelSeen | None:
+async def model(world: World, key: Key, *, asks_git: bool = True) -> ModelSeen | None:
     """Read everything about one ModelSpec; None when it is gone."""
     manifest = await world.kube.get(key)
     if manifest is None:
@@ -65,13 +68,14 @@ async def model(world: World, key: Key) -> ModelSeen | None:
     assert isinstance(parsed, ModelSpec)
     labels = {LABEL_MODEL: key.name}
     namespace = key.namespace
+    wanted = await _source_unless_ordered(world, parsed) if asks_git else Unknown("NotAsked", "Git was not asked")
+    orders = await _orders(world, key)
     revisions = await world.kube.list("ModelRevision", namespace=namespace, labels=labels)
     jobs = await world.kube.list("Job", namespace=namespace, labels=labels)
     deployments = _made_for(manifest, await world.kube.list("Deployment", namespace=namespace, labels=labels))
     services = _made_for(manifest, await world.kube.list("Service", namespace=namespace, labels=labels))
     by_servers = not world.settings.local and parsed.spec.serving.route is None
     route = await world.kube.get(Key("HTTPRoute", namespace, key.name))
-    suspended = parsed.spec.suspend
     environment = environment_of(parsed)
     noted = parsed.status.ledger.entries if parsed.status.ledger else 0
     ledger = await world.ledger.read(registry_name(parsed), environment, known_entries=noted)
@@ -82,7 +86,7 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         manifest=manifest,
         model=parsed,
         lost=await survival.lost_champion(world, parsed, ledger, typed),
-        source=Unknown("Suspended", "spec.suspend is true") if suspended else await source(world, parsed),
+        source=wanted,
         revisions=typed,
         running=frozenset(j["metadata"]["labels"].get(LABEL_REVISION, "") for j in jobs if not has_ended(j)),
         ledger=ledger,
@@ -97,8 +101,10 @@ async def model(world: World, key: Key) -> ModelSeen | None:
         autoscaler=await surroundings.autoscaler(world, key),
         loaded=figures.loaded(),
         strangers=figures.strangers,
+        overrides=orders,
         pods=world.settings.pods,
         traffic=figures.counters(parsed),
+        counted=figures.counted(),
         aliases=await world.ledger.aliases(registry_name(parsed)),
         url=world.url_of(namespace, key.name),
         tracking_uri=world.settings.tracking_uri,
@@ -115,6 +121,47 @@ def _made_for(owner: Manifest, found: tuple[Manifest, ...]) -> tuple[Manifest, .
 def _typed_revisions(found: tuple[Manifest, ...]) -> dict[str, ModelRevision]:
     typed = (parse(m) for m in found)
     return {r.metadata.name: r for r in typed if isinstance(r, ModelRevision)}
+
+
+async def _source_unless_ordered(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refused:
+    """Ask Git, unless a person's order is still to be taken up: going back must not wait for Git."""
+    if parsed.spec.suspend:
+        return Unknown("Suspended", "spec.suspend is true")
+    if await _is_ordered(world, parsed):
+        return Unknown("OrderFirst", "the order of a person is taken up first; Git is asked after that")
+    asking = asyncio.ensure_future(source(world, parsed))
+    try:
+        while not (await asyncio.wait({asking}, timeout=GIT_PATIENCE_S))[0]:
+            if await _is_ordered(world, parsed):
+                return Unknown("OrderFirst", "Git has not answered; the order of a person is taken up first")
+        return asking.result()
+    finally:
+        asking.cancel()
+
+
+async def _is_ordered(world: World, parsed: ModelSpec) -> bool:
+    """Tell whether there is an order that nothing was done about yet; one that was refused says so itself."""
+    meta, known = parsed.metadata, parsed.status.override
+    found = await _orders(world, Key("ModelSpec", meta.namespace, meta.name))
+    told = {o.metadata.uid for o in found if any(c.status == "False" for c in o.status.conditions)}
+    return any(o.metadata.uid not in told and (known is None or known.uid != o.metadata.uid) for o in found)
+
+
+async def _orders(world: World, key: Key) -> tuple[ModelOverride, ...]:
+    """Read the orders of people about a model; what cannot be read says so on itself."""
+    found = await world.kube.list("ModelOverride", namespace=key.namespace)
+    typed = (parse(m) for m in found if not m["metadata"].get("deletionTimestamp"))
+    return tuple(o for o in typed if isinstance(o, ModelOverride) and o.spec.model_ref.name == key.name)
+
+
+async def override(world: World, manifest: Manifest) -> OverrideSeen:
+    """Read what an order of a person is judged by; `world` is that of its model."""
+    parsed = parse(manifest)
+    if isinstance(parsed, tuple):
+        return OverrideSeen(manifest=manifest, override=None, errors=parsed)
+    assert isinstance(parsed, ModelOverride)
+    about = Key("ModelSpec", parsed.metadata.namespace, parsed.spec.model_ref.name)
+    return OverrideSeen(manifest=manifest, override=parsed, model=await model(world, about, asks_git=False))
 
 
 async def source(world: World, parsed: ModelSpec) -> SourceSeen | Unknown | Refused:

@@ -12,6 +12,7 @@ from controller.api.base import seconds
 from controller.api.meta import Key
 from controller.clients.errors import ClientError
 from controller.plan.model import plan_model
+from controller.plan.overrides import plan_override
 from controller.plan.repository import plan_repository
 from controller.plan.revision import plan_revision
 from controller.reconcile import access, apply, freshness, jobs, observe, report
@@ -29,9 +30,9 @@ async def reconcile_model(world: World, key: Key) -> Next:
     if seen is None:
         return Next.done()
     plan = plan_model(seen, world.now())
-    outcome = await apply.actions(world, plan.actions)
     if plan.actions and await freshness.outdated(world, freshness.of_model(seen, plan.actions)):
         return Next.after(0.0)
+    outcome = await apply.actions(world, plan.actions)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     interval_s = seconds(seen.model.spec.source.interval) if seen.model else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)
@@ -44,9 +45,9 @@ async def reconcile_revision(world: World, key: Key) -> Next:
     if seen is None:
         return Next.done()
     plan = plan_revision(seen, world.now())
-    outcome = await apply.actions(world, plan.actions)
     if plan.actions and await freshness.outdated(world, freshness.of_revision(seen)):
         return Next.after(0.0)
+    outcome = await apply.actions(world, plan.actions)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     return _next(world, outcome, plan.next_s, world.settings.resync_s)
 
@@ -57,18 +58,31 @@ async def reconcile_repository(world: World, key: Key) -> Next:
     if seen is None:
         return Next.done()
     plan = plan_repository(seen, world.now())
-    outcome = await apply.actions(world, plan.actions)
     if plan.actions and await freshness.outdated(world, [freshness.taken(seen.manifest)]):
         return Next.after(0.0)
+    outcome = await apply.actions(world, plan.actions)
     await report.plan_and_outcome(world, seen.manifest, plan, outcome)
     interval_s = seconds(seen.repository.spec.interval) if seen.repository else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)
+
+
+async def reconcile_override(world: World, key: Key) -> Next:
+    """Say on the order of a person how it stands; the reconcile of its model obeys it."""
+    manifest = await world.kube.get(key)
+    if manifest is None:
+        return Next.done()
+    about = (manifest.get("spec") or {}).get("modelRef") or {}
+    world = await access.scoped(world, Key("ModelSpec", key.namespace, str(about.get("name"))))
+    plan = plan_override(await observe.override(world, manifest), world.now())
+    await report.plan_and_outcome(world, manifest, plan, Outcome())
+    return Next.done() if plan.next_s is None else Next.after(plan.next_s)
 
 
 RECONCILERS = {
     "ModelSpec": reconcile_model,
     "ModelRevision": reconcile_revision,
     "ModelRepository": reconcile_repository,
+    "ModelOverride": reconcile_override,
 }
 """By kind."""
 

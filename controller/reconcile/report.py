@@ -9,6 +9,7 @@ from typing import Any, Final
 from controller.api.base import dump
 from controller.api.conditions import (
     DEGRADED,
+    OVERRIDDEN,
     READY,
     RECONCILING,
     STALLED,
@@ -128,10 +129,22 @@ async def _tell(
     moved = after is not None and (
         before is None or (before.status, before.reason) != (after.status, after.reason)
     )
+    await _tell_order(world, manifest, old, new, now)
     if stalled is not None and moved:
         await _event(world, manifest, "Warning", stalled.reason, stalled.message, now)
     elif after is not None and after.status == "True" and moved:
         await _event(world, manifest, "Normal", "Ready", after.message, now)
+
+
+async def _tell_order(
+    world: World, manifest: Manifest, old: tuple[Condition, ...], new: tuple[Condition, ...], now: datetime
+) -> None:
+    """Tell that a person's order begins to rule, that its end is near, and that it ended."""
+    before, after = find(old, OVERRIDDEN), find(new, OVERRIDDEN)
+    if after is not None and (before is None or before.reason != after.reason):
+        await _event(world, manifest, "Warning", f"{OVERRIDDEN}{after.reason}", after.message, now)
+    elif before is not None and after is None:
+        await _event(world, manifest, "Normal", "OverrideEnded", f"it was: {before.message}", now)
 
 
 async def _event(world: World, manifest: Manifest, type_: str, reason: str, message: str, now: datetime) -> None:

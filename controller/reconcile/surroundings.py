@@ -107,10 +107,11 @@ class Figures:
 
     def counters(self, parsed: ModelSpec) -> Counters | Unknown:
         """Return what the challenger's servers have counted; empty without a challenger."""
-        found = self.by_revision.get(_challenger(parsed), {})
-        if isinstance(found, Unknown):
-            return found
-        return {k: v for k, v in found.items() if not k.partition("|")[2].startswith(_DIGEST)}
+        return _without_digests(self.by_revision.get(_challenger(parsed), {}))
+
+    def counted(self) -> dict[str, Counters | Unknown]:
+        """Return what the servers of every revision that was asked have counted."""
+        return {revision: _without_digests(found) for revision, found in self.by_revision.items()}
 
     def loaded(self) -> dict[str, dict[str, str] | Unknown]:
         """Return revision → pod → digest that it says it has loaded; empty where it says none."""
@@ -123,6 +124,12 @@ class Figures:
             silent = {pod: "" for pod, _, _ in pairs}
             told[revision] = silent | {p: k.removeprefix(_DIGEST) for p, _, k in pairs if k.startswith(_DIGEST)}
         return told
+
+
+def _without_digests(found: Counters | Unknown) -> Counters | Unknown:
+    if isinstance(found, Unknown):
+        return found
+    return {k: v for k, v in found.items() if not k.partition("|")[2].startswith(_DIGEST)}
 
 
 def attached(route: Manifest | None) -> str:
@@ -139,19 +146,17 @@ async def pods(world: World, parsed: ModelSpec) -> tuple[Manifest, ...]:
 async def figures(world: World, parsed: ModelSpec, pods: Sequence[Manifest]) -> Figures:
     """Ask the ready servers of a model for their figures.
 
-    Local mode asks the challenger's alone: a server there is started with its digest by the same process.
+    Local mode asks only while there is a challenger, and only its servers and the champion's: a server there is
+    started with its digest by the same process.
     """
     local, challenger = world.settings.local, _challenger(parsed)
+    champion = parsed.status.champion.revision if parsed.status.champion else ""
+    compared = {challenger, champion} if challenger else set()
     by_revision: dict[str, list[Manifest]] = {}
     for pod in pods:
         labels = pod["metadata"]["labels"]
         revision = labels.get(LABEL_REVISION, "")
-        if (
-            LABEL_DEPLOYMENT in labels
-            and _is_ready(pod)
-            and _is_made(pod)
-            and (not local or revision == challenger)
-        ):
+        if LABEL_DEPLOYMENT in labels and _is_ready(pod) and _is_made(pod) and (not local or revision in compared):
             by_revision.setdefault(revision, []).append(pod)
     found = {revision: await _counters(world, some) for revision, some in by_revision.items()}
     answering = [p for p in pods if p["metadata"]["labels"].get(LABEL_COMPONENT) == "server" and _is_ready(p)]

@@ -1,0 +1,174 @@
+"""How a challenger takes over: the steps of a canary, and what is measured at each of them.
+
+Read by `plan/canary.py` and `plan/rollout.py`, which decide by it; docs/rollouts.md has the formulas.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from controller.api.base import Duration, Name, Strict, seconds, unique_names, within
+
+LiveMetric = Literal[
+    "request-error-rate",
+    "request-duration-p50",
+    "request-duration-p95",
+    "request-duration-p99",
+    "prediction-drift",
+]
+BuiltInName = Literal[
+    "constant-predictions",
+    "invalid-predictions",
+    "unseen-categories",
+    "confidence-collapse",
+    "errors-beside-champion",
+    "volume",
+]
+BUILT_IN: Final[tuple[BuiltInName, ...]] = (
+    "constant-predictions",
+    "invalid-predictions",
+    "unseen-categories",
+    "confidence-collapse",
+    "errors-beside-champion",
+    "volume",
+)
+"""The checks that every canary has unless they are disabled, in the order in which status shows them."""
+
+
+class LiveMargin(Strict):
+    """By how much the challenger must beat the champion's own figure of the same time."""
+
+    margin: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    """Smallest improvement, in the metric's unit (Absolute; durations in seconds) or as a share of the champion's
+    figure (Relative). Positive is better, whatever the metric's direction; a negative margin tolerates that much
+    loss."""
+    mode: Literal["Absolute", "Relative"] = "Absolute"
+    """Absolute or Relative."""
+
+
+class Analysis(Strict):
+    """One measurement on live requests that every canary step must pass."""
+
+    name: Name
+    """Name of the measurement, unique in the list."""
+    metric: LiveMetric
+    """request-error-rate: share of answers with status 5xx. request-duration-p50, -p95, -p99: that percentile.
+    prediction-drift: distance from 0 to 1 between what challenger and champion predict in the same time."""
+    max: Annotated[float, Field(ge=0, le=1)] | None = None
+    """request-error-rate: largest share that passes. prediction-drift: largest distance. 0 to 1."""
+    max_duration: Duration | None = None
+    """request-duration-*: longest time that passes."""
+    champion: LiveMargin | None = None
+    """request-*: comparison with the champion's figure of the same time, beside the limit or instead of it."""
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Fewest requests for a judgement; of the champion, too, where it is compared with. Fewer wait; none at all
+    pass with reason NoTraffic."""
+    failure_limit: Annotated[int, Field(ge=1, le=100)] = 1
+    """With how many failed measurements in one step all traffic goes back. More than 1 needs measureEvery. Default
+    1: the first."""
+    dry_run: bool = False
+    """True: measured and shown, and never decides. Default false."""
+
+    @model_validator(mode="after")
+    def _limit(self) -> Self:
+        if problem := _limit_problem(self):
+            raise ValueError(f"analysis {self.name}: {problem}")
+        return self
+
+
+def _limit_problem(rule: Analysis) -> str:
+    if rule.metric == "prediction-drift":
+        if rule.max is None or rule.max_duration is not None or rule.champion is not None:
+            return "prediction-drift takes max: it always compares with the champion"
+        return ""
+    if rule.metric == "request-error-rate":
+        if rule.max_duration is not None or (rule.max is None and rule.champion is None):
+            return "request-error-rate takes max, champion or both"
+        return ""
+    if rule.max is not None or (rule.max_duration is None and rule.champion is None):
+        return f"{rule.metric} takes maxDuration, champion or both"
+    return ""
+
+
+class BuiltIn(Strict):
+    """The checks that every canary has: is the challenger broken in a way that the champion is not?"""
+
+    disabled: Annotated[tuple[BuiltInName, ...], Field(max_length=16)] = ()
+    """Checks to leave out: constant-predictions, invalid-predictions, unseen-categories, confidence-collapse,
+    errors-beside-champion, volume."""
+    dry_run: bool = False
+    """True: measured and shown, and never decide. Default false."""
+
+
+class Canary(Strict):
+    """How a challenger takes over: a growing share of the requests, each step with its analysis."""
+
+    step_weights: Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], Field(min_length=1, max_length=20)] = (
+        10,
+        50,
+    )
+    """Percent of requests to the challenger at each step, growing, 1 to 99. Default [10, 50]."""
+    interval: Duration = "10m"
+    """Time at each weight. Default 10m."""
+    measure_every: Duration | None = None
+    """Into which spans a step is cut, each one measurement of errors and durations. Default: the whole step is
+    one."""
+    analysis: Annotated[tuple[Analysis, ...], Field(max_length=16)] = (
+        Analysis(name="errors", metric="request-error-rate", max=0.01),
+    )
+    """What is measured at each step. Default: at most 1 % errors."""
+    built_in: BuiltIn = BuiltIn()
+    """Which of the built-in checks apply. Default: all."""
+    on_inconclusive: Literal["Hold", "Promote", "Rollback"] = "Hold"
+    """What happens when a step's time is over and a measurement could not be judged. Hold: wait for it until the
+    deadline, then go back. Promote: go on. Rollback: go back. Default Hold."""
+    progress_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 14_400
+    """Longest time of the whole rollout in seconds, then all traffic goes back. Default 14400."""
+
+    @field_validator("step_weights")
+    @classmethod
+    def _growing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(b <= a for a, b in pairwise(value)):
+            raise ValueError(f"stepWeights must grow from step to step, not {list(value)}")
+        return value
+
+    @field_validator("interval")
+    @classmethod
+    def _interval(cls, value: str) -> str:
+        return within(value, 1, 604_800)
+
+    @field_validator("measure_every")
+    @classmethod
+    def _every(cls, value: str | None) -> str | None:
+        return value if value is None else within(value, 1, 604_800)
+
+    @field_validator("analysis")
+    @classmethod
+    def _unique(cls, value: tuple[Analysis, ...]) -> tuple[Analysis, ...]:
+        unique_names("analysis", [a.name for a in value])
+        for rule in value:
+            if rule.name in BUILT_IN:
+                raise ValueError(f"analysis {rule.name}: that is the name of a built-in check")
+        return value
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if self.measure_every is not None and seconds(self.measure_every) > seconds(self.interval):
+            raise ValueError(f"measureEvery {self.measure_every} is longer than the interval {self.interval}")
+        for rule in self.analysis:
+            if rule.failure_limit > (most := self.measurements):
+                more = "" if self.measure_every else "; set measureEvery"
+                raise ValueError(
+                    f"analysis {rule.name}: failureLimit {rule.failure_limit} is never reached by {most} "
+                    f"measurement{'s' if most > 1 else ''} in a step{more}"
+                )
+        return self
+
+    @property
+    def measurements(self) -> int:
+        """Say how many measurements a step has room for."""
+        every = self.measure_every or self.interval
+        return max(int(seconds(self.interval) / seconds(every) + 1e-9), 1)
