@@ -115,6 +115,10 @@ class Store:
         if self._local:
             with contextlib.suppress(OSError):  # other revisions have files of that day
                 Path(f"{self.root}/day={day}").rmdir()
+        elif not self.revisions(day):
+            # What is left of it is an empty object that pyarrow made, so that the day looks like a directory.
+            with self._errors(f"deletes {day}"), contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_dir(f"{self.root}/day={day}")
 
     def _names(self, below: str) -> list[str]:
         return [info.base_name for info in self._infos(below)]
@@ -212,6 +216,7 @@ def _s3(login: dict[str, str]) -> Any:
         connect_timeout=CONNECT_S,
         request_timeout=REQUEST_S,
         background_writes=False,
+        allow_delayed_open=True,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
     )
 

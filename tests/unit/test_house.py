@@ -180,7 +180,9 @@ def test_every_dependency_has_a_floor_a_ceiling_and_a_reason(requirement):
     assert operators == {">=", "<"}
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     reasons = [
-        line.partition("#")[2].strip() for line in lines if line.strip().startswith(f'"{requirement.name}>')
+        line.partition("#")[2].strip()
+        for line in lines
+        if line.strip().startswith((f'"{requirement.name}>', f'"{requirement.name}['))
     ]
     assert any(reasons), f"say behind {requirement.name}, once, what needs it"
 
