@@ -25,6 +25,8 @@ from controller.serving.invocations import BODY_MAX_BYTES, BadRequest
 from controller.serving.metrics import Metrics
 from controller.serving.pool import Full, Pool, TooSlow
 from controller.serving.predictor import Predictor
+from controller.serving.predlog import Record
+from controller.serving.predlog_server import Logging
 from controller.serving.shared import READY, STUCK
 
 log = logging.getLogger("mainspring.serving")
@@ -79,6 +81,8 @@ class State:
     pool: Pool
     metrics: Metrics
     engine: Engine
+    log: Logging | None = None
+    """The prediction log; None: nothing is logged."""
     unready: str = "no prediction was made yet"
     """Why this process is not ready; empty when it is."""
     draining: bool = False
@@ -200,7 +204,8 @@ async def _version(call: Call) -> None:
 
 async def _metrics(call: Call) -> None:
     call.state.metrics.in_flight(call.state.pool.taken)
-    await call.answer(200, call.state.metrics.text(), METRICS)
+    logged = call.state.log.text() if call.state.log is not None else b""
+    await call.answer(200, call.state.metrics.text() + logged, METRICS)
 
 
 async def _metadata(call: Call) -> None:
@@ -250,6 +255,8 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[tuple[Served, byt
         status, rows = 200, len(served.predictions)
         state.metrics.timed(served.queue_s, served.predict_s)
         served.seen.count(state.metrics)
+        if state.log is not None:
+            await state.log.keep(_record(call, served))
         await call.answer(200, content, JSON, pack=head.gzip)
     except Refused as error:
         status = error.status
@@ -258,6 +265,20 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[tuple[Served, byt
         status = 499
     finally:
         state.metrics.answered(status, time.perf_counter() - started, rows)
+
+
+def _record(call: Call, served: Served) -> Record:
+    table = served.table
+    classes = call.state.predictor.classes or () if served.scores is not None else ()
+    return Record(
+        call.name.decode(),
+        time.time_ns() // 1000,
+        table.names,
+        table.inputs,
+        served.predictions,
+        classes,
+        served.scores,
+    )
 
 
 async def predicted(state: State, head: Head, parse: Any, data: bytes) -> Served:

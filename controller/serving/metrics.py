@@ -118,11 +118,10 @@ class Metrics:
         )
         self._logged = Series("mainspring_log_records", "Predictions that were handed to the log.")
         self._lost = Series("mainspring_log_lost", "Records that the log has lost.", "why", None, limit=15)
-        self._log_bytes = Series("mainspring_log_queue_bytes", "Bytes that wait to be logged.", kind="gauge")
         families: tuple[Series | Spread, ...] = (
             *(self._requests, self._seconds, self._rows, self._running, self._queue, self._predict, self._errors),
             *(self._bins, self._texts, self._confidence, self._missing, self._unseen),
-            *(self._logged, self._lost, self._log_bytes),
+            *(self._logged, self._lost),
         )
         self._families = families
         place, name = FIRST_FREE, 0
@@ -133,7 +132,7 @@ class Metrics:
                 self._take_names(family)
         assert place <= NUMBERS, "a request has at most 10,000 columns"
         # A worker before us in this slot may have died with requests.
-        self._mine[self._running.start] = self._mine[self._log_bytes.start] = 0.0
+        self._mine[self._running.start] = 0.0
 
     def answered(self, status: int, seconds: float, rows: int) -> None:
         """Count one answer; `rows` is 0 where nothing was predicted."""
@@ -183,10 +182,6 @@ class Metrics:
     def lost(self, why: str, records: int) -> None:
         """Count records that the log has lost; `why` is one of a few words."""
         self._count(self._lost, why, records)
-
-    def log_queue(self, size: int) -> None:
-        """Set how many bytes wait to be logged."""
-        self._mine[self._log_bytes.start] = size
 
     def text(self) -> bytes:
         """Write the numbers of all workers in the Prometheus text format."""

@@ -79,7 +79,7 @@ class Record:
 
     request_id: str
     time_us: int
-    """When it came, microseconds since 1970, UTC."""
+    """When it was predicted, microseconds since 1970, UTC."""
     columns: Sequence[str]
     """Names of the inputs; the same object for every request where possible."""
     inputs: Any
@@ -103,7 +103,7 @@ class PredictionLog:
         identity: model, revision, version, commit, digest and pod, kept with every segment.
         kinds: `number`, `string` or `boolean` by column, where known.
         recorded: is told how many rows were written.
-        lost: is told why and how many rows were not; in the thread that called `record`.
+        lost: is told why and how many rows were not. Both in the thread that calls `record` or `count`.
     """
 
     def __init__(
@@ -123,6 +123,8 @@ class PredictionLog:
         self._opened = 0.0
         self._used = spool.used_bytes(config.spool)
         self._shape: _Shape | None = None
+        self._said: _Shape | None = None
+        """What the last schema in the segment says."""
         self._told = ""
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -131,18 +133,30 @@ class PredictionLog:
 
     def record(self, record: Record) -> None:
         """Write one request into the spool, unless it is not of the sample; what cannot be written is counted."""
-        rows = len(record.predictions)
-        if self._config.sample < 1.0 and not chosen(record.request_id, self._config.sample):
-            return
+        if self.takes(record.request_id):
+            self.count(self.write(record), len(record.predictions))
+
+    def takes(self, request_id: str) -> bool:
+        """Tell whether a request is of the sample."""
+        return self._config.sample >= 1.0 or chosen(request_id, self._config.sample)
+
+    def write(self, record: Record) -> str:
+        """Write one request into the spool; returns why it was not written, empty when it was. In any thread."""
         try:
             shape = self._shape_of(record)
             payload = _packed(record, shape, self._config)
             with self._lock:
                 self._append(payload, shape)
         except SpoolError as error:
-            self._not_written(error.why, rows, str(error))
+            return self._told_once(error.why, str(error))
         except Exception as error:  # noqa: BLE001 - a request is answered whatever happens to its record
-            self._not_written("not_encodable", rows, f"a prediction cannot be logged ({type(error).__name__})")
+            return self._told_once("not_encodable", f"a prediction cannot be logged ({type(error).__name__})")
+        return ""
+
+    def count(self, why: str, rows: int) -> None:
+        """Count rows as written, or as lost where there is a why."""
+        if why:
+            self._lost(why, rows)
         else:
             self._recorded(rows)
 
@@ -153,9 +167,10 @@ class PredictionLog:
         with self._lock:
             self._finish()
 
-    def queue_bytes(self) -> int:
-        """Count the bytes that wait for the store."""
-        return spool.used_bytes(self._config.spool)
+    @property
+    def directory(self) -> Path:
+        """The spool."""
+        return self._config.spool
 
     def _shape_of(self, record: Record) -> _Shape:
         shape = self._shape
@@ -175,10 +190,10 @@ class PredictionLog:
             segment = None
         if segment is None:
             segment = self._open()
-        if shape.written_to is not segment:
+        if self._said is not shape:
             data = spool.framed(spool.SCHEMA + shape.text) + data
         segment.append(data)
-        shape.written_to = segment
+        self._said = shape
         self._used += len(data)
 
     def _open(self) -> Segment:
@@ -187,7 +202,7 @@ class PredictionLog:
             self._config.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = spool.name_of(self._started_us, os.getpid(), self._number)
         segment = Segment(self._config.spool, name, {"format": 1, **self._identity})
-        self._segment, self._opened = segment, time.monotonic()
+        self._segment, self._opened, self._said = segment, time.monotonic(), None
         return segment
 
     def _finish(self) -> None:
@@ -205,12 +220,12 @@ class PredictionLog:
             with self._lock:
                 self._used = used
 
-    def _not_written(self, why: str, rows: int, message: str) -> None:
-        self._lost(why, rows)
+    def _told_once(self, why: str, message: str) -> str:
         if why != self._told:
             # Once for each cause in a row: a log of every lost record would be another flood.
             self._told = why
             log.error("%s; such predictions are counted in mainspring_log_lost_total", message)
+        return why
 
 
 def chosen(request_id: str, share: float) -> bool:
@@ -221,7 +236,7 @@ def chosen(request_id: str, share: float) -> bool:
 class _Shape:
     """What records of the same columns and classes have in common."""
 
-    __slots__ = ("classes", "columns", "hashed", "kept", "numeric", "pack", "text", "written_to")
+    __slots__ = ("classes", "columns", "hashed", "kept", "numeric", "pack", "text")
 
     def __init__(self, columns: Sequence[str], classes: Sequence[str]) -> None:
         self.columns, self.classes = columns, classes
@@ -232,7 +247,6 @@ class _Shape:
         self.numeric = True
         """All that is kept are numbers, as far as is known."""
         self.text = b""
-        self.written_to: Segment | None = None
         self.pack: struct.Struct
 
     @classmethod

@@ -19,7 +19,7 @@ from typing import Any, Final
 import uvicorn
 
 from controller.clients.errors import NotFound
-from controller.serving import app, invocations, loader, step
+from controller.serving import app, invocations, loader, predlog_server, step
 from controller.serving.app import Identity, State
 from controller.serving.engine import Engine
 from controller.serving.invocations import BadRequest
@@ -76,6 +76,7 @@ def _serve(given: argparse.Namespace) -> None:
         predictor, given.digest, Pool(parallel=predictor.parallel, queue=given.queue, timeout_s=given.timeout_s)
     )
     prove(state, sample_body(given.sample, given.model))
+    state.log = predlog_server.of_environment(state.identity, state.engine.kinds, state.metrics)
     log.info("serving %s on %s:%s%s", given.digest, given.host, given.port, state.unready and f", {state.unready}")
     config = uvicorn.Config(
         app.build(state),
@@ -91,6 +92,8 @@ def _serve(given: argparse.Namespace) -> None:
     )
     Server(config, state, given.drain_s).run()
     state.pool.close()
+    if state.log is not None:
+        state.log.close()
 
 
 def new_state(predictor: Predictor, digest: str, pool: Pool) -> State:
