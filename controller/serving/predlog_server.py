@@ -12,7 +12,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,10 +24,50 @@ from controller.serving.ship_log import END_S, Status
 
 SHIP_ENV: Final = "MAINSPRING_LOG_SHIP"
 """Tells a server to start the shipper itself: JSON list of the arguments of `ship_log` besides the spool."""
+AGAIN_S: Final = 1.0
+"""How often it is looked whether the shipper is still there."""
 LARGE_CELLS: Final = 2_000
 """From so many values on, a request is packed in a thread."""
 
 log = logging.getLogger("mainspring.serving")
+
+
+class Child:
+    """A shipper that this process starts, starts again when it dies, and ends.
+
+    Args:
+        command: how it is started; it ends when its standard input does.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._closing = threading.Event()
+        self._popen = self._started()
+        self._thread = threading.Thread(target=self._watch, name="shipper", daemon=True)
+        self._thread.start()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE)
+
+    def _watch(self) -> None:
+        while not self._closing.wait(AGAIN_S):
+            if (code := self._popen.poll()) is not None:
+                log.error("the shipper of the prediction log ended with %d and is started again", code)
+                self._popen = self._started()
+
+    def close(self) -> bool:
+        """Let it ship what is left; returns whether it ended in time."""
+        self._closing.set()
+        self._thread.join()
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        try:
+            self._popen.wait(END_S + 5.0)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+            return False
+        return True
 
 
 @dataclass(slots=True)
@@ -34,7 +75,7 @@ class Logging:
     """The log of one server process, and the shipper if it is its child."""
 
     log: PredictionLog
-    shipper: subprocess.Popen[bytes] | None = None
+    shipper: Child | None = None
 
     @classmethod
     def open(
@@ -61,7 +102,7 @@ class Logging:
                 "--spool",
                 str(config.spool),
             ]
-            shipper = subprocess.Popen([*command, *map(str, arguments)], stdin=subprocess.PIPE)
+            shipper = Child([*command, *map(str, arguments)])
         return cls(opened, shipper)
 
     async def keep(self, record: Record) -> None:
@@ -96,15 +137,8 @@ class Logging:
     def close(self) -> None:
         """Finish the spool, and wait for a child to ship it."""
         self.log.close()
-        if self.shipper is None or self.shipper.stdin is None:
-            return
-        self.shipper.stdin.close()
-        try:
-            self.shipper.wait(END_S + 5.0)
-        except subprocess.TimeoutExpired:
+        if self.shipper is not None and not self.shipper.close():
             log.error("the prediction log was not shipped in time; it stays in %s", self.log.directory)
-            self.shipper.kill()
-            self.shipper.wait()
 
 
 def _gauge(name: str, text: str) -> tuple[str, str]:
