@@ -70,6 +70,12 @@ class Cluster:
         self.closing.push_async_callback(world.close)
         return world
 
+    async def whoami(self) -> str:
+        """Ask the API server by which name it knows this person."""
+        from controller.clients.kube_access import whoami
+
+        return await whoami(self.store.rest)
+
     def asking(self, namespace: str, name: str, url: str) -> Ask:
         """Ask the address, or, where only the cluster's network knows it, through the API server."""
         from controller.cli.predict import direct

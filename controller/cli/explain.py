@@ -51,7 +51,7 @@ async def gather(session: Session, manifest: Manifest) -> Facts:
     meta = manifest["metadata"]
     name, namespace = meta["name"], meta["namespace"]
     revisions: dict[str, ModelRevision] = {}
-    if manifest["kind"] != "ModelRepository":
+    if manifest["kind"] in ("ModelSpec", "ModelRevision"):
         model = name if manifest["kind"] == "ModelSpec" else manifest["spec"]["model"]
         found = await session.store.list("ModelRevision", namespace=namespace, labels={LABEL_MODEL: model})
         typed = (parse(m) for m in found)

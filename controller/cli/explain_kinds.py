@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.api.kinds import ModelRepository, ModelRevision, ModelSpec, parse
+from controller.api.kinds import ModelOverride, ModelRepository, ModelRevision, ModelSpec, parse
 from controller.api.meta import ANNOTATION_SOURCE_FILE, LABEL_REPOSITORY
 from controller.api.modelrevision import Evidence
 from controller.api.modelstatus import ServedRevision
-from controller.cli import explain_canary
+from controller.cli import explain_canary, explain_override
 from controller.cli import explain_text as text
 from controller.cli.explain_next import next_command
 from controller.cli.explain_text import Facts
@@ -28,6 +28,8 @@ def lines(facts: Facts) -> list[str]:
         body = _revision(facts, parsed)
     elif isinstance(parsed, ModelRepository):
         body = _repository(facts, parsed)
+    elif isinstance(parsed, ModelOverride):
+        body = explain_override.order(facts, parsed)
     else:
         meta = facts.manifest["metadata"]
         body = [f"{facts.manifest['kind']} {meta['name']}: not valid", *(f"  {error}" for error in parsed)]
@@ -42,6 +44,7 @@ def _model(facts: Facts, model: ModelSpec) -> list[str]:
         out += text.section("Served", _served(facts, model, status.champion))
     elif status.conditions:
         out += ["", "Served", "  nothing yet"]
+    out += explain_override.of_model(facts, status)
     challenger = status.challenger
     if challenger is not None:
         steps = len(model.spec.serving.canary.step_weights)

@@ -13,7 +13,7 @@ from controller.api.meta import Manifest
 from controller.api.modelstatus import GateVerdict
 from controller.cli.output import age, aligned
 
-GOOD_WHEN_FALSE: Final = frozenset({"Stalled", "Reconciling", "Degraded", "EnvironmentNotIsolated"})
+GOOD_WHEN_FALSE: Final = frozenset({"Stalled", "Reconciling", "Degraded", "EnvironmentNotIsolated", "Overridden"})
 """Conditions whose True is no good news."""
 SUMMARY: Final = ("Ready", "Stalled", "Reconciling")
 

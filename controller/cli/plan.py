@@ -257,6 +257,7 @@ def _reuse(seen: ModelSeen, wanted: str) -> str:
 def _then(seen: ModelSeen, model: ModelSpec, wanted: str, *, trains: bool, passed: bool) -> tuple[str, ...]:
     """Say what follows: the gates once a revision is measured, then its way to the requests."""
     from controller.cli.plan_moves import canary_words, gate_words
+    from controller.plan import recall
     from controller.plan.verdict import Unknown
 
     champion = model.status.champion
@@ -265,6 +266,7 @@ def _then(seen: ModelSeen, model: ModelSpec, wanted: str, *, trains: bool, passe
     gates = (f"gates: {' · '.join(gate_words(model)) or 'none'}",) if trains else ()
     if champion is None:
         return (*gates, "no canary: nothing serves yet, the first that passes gets all requests")
-    if not isinstance(seen.ledger, Unknown) and wanted in seen.ledger.promoted:
+    window = model.spec.serving.rollback_window
+    if not isinstance(seen.ledger, Unknown) and recall.in_window(seen.ledger, wanted, window):
         return (*gates, "no canary: it was champion before")
     return (*gates, f"canary: {canary_words(model)}")

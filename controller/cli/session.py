@@ -67,6 +67,10 @@ class Session(Protocol):
         """Return what sends rows to a served model."""
         ...
 
+    async def whoami(self) -> str:
+        """Name the person who asks, as the place knows it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Local:
@@ -100,6 +104,12 @@ class Local:
         from controller.cli.predict import direct
 
         return direct(f"{url}/invocations", self.who)
+
+    async def whoami(self) -> str:
+        """Name the user of this machine."""
+        from getpass import getuser
+
+        return getuser()
 
 
 def noted(file: Path) -> str:

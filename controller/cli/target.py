@@ -48,7 +48,7 @@ def parse_kind(text: str) -> str:
         return words[word]
     near = get_close_matches(word, words, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
-    known = "modelspec (mspec), modelrevision (mrev), modelrepository (mrepo)"
+    known = "modelspec (mspec), modelrevision (mrev), modelrepository (mrepo), modeloverride (movr)"
     raise Failure(f'unknown kind "{text}"{hint} Kinds are {known}', code=USAGE)
 
 

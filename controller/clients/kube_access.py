@@ -21,6 +21,7 @@ from controller.clients.kube_rest import REFUSAL_MAX_BYTES, KubeRest
 LOG_MAX_BYTES: Final = 1_048_576
 """Most of a log that is read."""
 _REVIEW: Final = Resource("SelfSubjectAccessReview", "authorization.k8s.io/v1", "selfsubjectaccessreviews")
+_SELF: Final = Resource("SelfSubjectReview", "authentication.k8s.io/v1", "selfsubjectreviews")
 _CRD: Final = Resource("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions")
 _SERVER: Final = Resource("Version", "v1", "version")
 
@@ -62,6 +63,13 @@ async def may(rest: KubeRest, right: Right, namespace: str | None) -> bool:
     }
     answer = await rest.call("POST", _REVIEW.path(), Act("create", _REVIEW), body=body)
     return bool((answer.get("status") or {}).get("allowed"))
+
+
+async def whoami(rest: KubeRest) -> str:
+    """Ask by which name the server knows this user."""
+    body = {"apiVersion": _SELF.api_version, "kind": _SELF.kind}
+    answer = await rest.call("POST", _SELF.path(), Act("create", _SELF), body=body)
+    return str(((answer.get("status") or {}).get("userInfo") or {}).get("username") or "")
 
 
 async def definition(rest: KubeRest, plural: str, group: str) -> Manifest | None:

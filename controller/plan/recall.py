@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from controller.api.conditions import parse_timestamp
+from controller.api.gates import RollbackWindow
 from controller.api.kinds import ModelOverride
 from controller.api.meta import ANNOTATION_REQUESTED_AT
 from controller.api.modelstatus import FormerChampion, PreviousRevision
@@ -118,14 +119,18 @@ def former(ledger: Ledger) -> tuple[FormerChampion, ...]:
 
 def returns(r: Round, target: Served) -> bool:
     """Tell whether a revision comes back as it was: once champion, the same bytes, inside `rollbackWindow`."""
-    if r.ledger is None or target.revision not in r.ledger.promoted:
+    if r.ledger is None or not in_window(r.ledger, target.revision, r.model.spec.serving.rollback_window):
         return False
     entry = r.ledger.newest(target.revision)
     # A training made anew may give another model under the same name.
-    if entry is None or entry.digest != target.digest:
+    return entry is not None and entry.digest == target.digest
+
+
+def in_window(ledger: Ledger, revision: str, window: RollbackWindow | None) -> bool:
+    """Tell whether a revision was champion once, and not too many champions ago to come back without a canary."""
+    if revision not in ledger.promoted:
         return False
-    window = r.model.spec.serving.rollback_window
-    return window is None or target.revision in champions(r.ledger)[: window.revisions]
+    return window is None or revision in champions(ledger)[: window.revisions]
 
 
 def is_ordered(r: Round, target: Served) -> bool:
