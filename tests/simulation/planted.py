@@ -124,8 +124,8 @@ CANARY: Final = (
         "counts-since-ever",
         "A step is judged by all answers since the servers started, not by those of the step.",
         _CANARY,
-        "delta = since(traffic, challenger.counters)",
-        "delta = dict(traffic)",
+        "delta = since(folded(live.traffic, challenger.cells), challenger.counters)",
+        "delta = dict(live.traffic)",
     ),
     planted(
         "unknown-is-no-request",

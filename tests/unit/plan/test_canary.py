@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from controller.api.conditions import timestamp
-from controller.api.gates import Canary
 from controller.api.modelstatus import ChallengerStatus
-from controller.plan.canary import judge_step, percentile, since
+from controller.api.rollout import Canary
+from controller.plan.canary import Live, Step
+from controller.plan.canary import judge_step as judged
+from controller.plan.figures import percentile, since, summed
 from controller.plan.verdict import Unknown
 
 BEGAN = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -28,6 +30,10 @@ RULE = Canary.model_validate(
 CHALLENGER = ChallengerStatus(
     revision="bikes-b", stage="Canary", step=0, weight=10, since=timestamp(BEGAN), started_at=timestamp(BEGAN)
 )
+
+
+def judge_step(rule: Canary, challenger: ChallengerStatus, traffic: Any, ready: int, now: datetime) -> Step:
+    return judged(rule, challenger, Live(traffic=traffic, beside={}, ready=ready), now)
 
 
 def counted(requests: float, errors: float = 0.0, slow: float = 0.0) -> dict[str, float]:
@@ -84,5 +90,6 @@ def test_a_server_that_was_started_anew_counts_from_zero() -> None:
 
 
 def test_a_percentile_is_read_inside_its_bucket() -> None:
-    assert percentile({"p|le=0.1": 50.0, "p|le=0.2": 100.0, "p|le=inf": 100.0}, 0.95) == pytest.approx(0.19)
-    assert percentile({"p|le=0.1": 0.0, "p|le=inf": 0.0}, 0.95) is None
+    counts = {"p|le=0.1": 50.0, "p|le=0.2": 100.0, "p|le=inf": 100.0}
+    assert percentile(summed(counts), 0.95) == pytest.approx(0.19)
+    assert percentile({"le=0.1": 0.0, "le=inf": 0.0}, 0.95) is None

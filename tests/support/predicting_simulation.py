@@ -1,0 +1,50 @@
+"""A simulated world whose servers also count what they predict, as real ones do.
+
+Decides nothing; a test says what each revision predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.hard_simulation import HardSimulation
+from tests.support.simulation import START
+
+EVEN = {"no": 0.7, "yes": 0.3}
+
+
+@dataclass
+class PredictingSimulation(HardSimulation):
+    """A world in which predictions are counted by value."""
+
+    predicts: Callable[[str], Mapping[str, float]] = lambda _: EVEN
+    """Revision → share of each predicted value."""
+    fails_at: Callable[[str, float], float] = lambda revision, at: 0.0
+    """Revision and seconds since the beginning → share of its answers that are errors."""
+    arrives: Callable[[str], float] = lambda _: 1.0
+    """Revision → share of its requests that reach it."""
+
+    async def _serve(self, seconds: float) -> None:
+        at = (self.clock.moment - START).total_seconds()
+        for route in await self.store.list("HTTPRoute"):
+            for backend in route["spec"]["rules"][0]["backendRefs"]:
+                revision, pod = backend["name"].rpartition("-")[0], f"{backend['name']}-0"
+                requests = self.requests_per_s * seconds * backend["weight"] / 100 * self.arrives(revision)
+                if not requests:
+                    continue
+                self.traffic.add(pod, requests, requests * self.fails_at(revision, at), 0.02)
+                counts = {f"p={value}": share * requests for value, share in self.predicts(revision).items()}
+                for name, count in {"rows": requests, **counts}.items():
+                    self.traffic.counted[f"{pod}|{name}"] = self.traffic.counted.get(f"{pod}|{name}", 0.0) + count
+
+    async def analysis(self) -> dict[str, Any]:
+        """Read what was measured in the last canary."""
+        found: dict[str, Any] = (await self.status())["analysis"]
+        return found
+
+    async def check(self, name: str) -> dict[str, Any]:
+        """Read one check of the last canary."""
+        found = (c for c in (await self.analysis())["checks"] if c["name"] == name)
+        return next(found)
