@@ -124,6 +124,7 @@ KINDS: dict[str, Kind] = {
             ("Champion", "string", ".status.champion.revision", 0),
             ("Canary%", "integer", ".status.challenger.weight", 0),
             ("Age", "date", ".metadata.creationTimestamp", 0),
+            ("Overridden", "string", _condition("Overridden", "reason"), 1),
             ("Commit", "string", ".status.champion.commit", 1),
             ("Data", "string", ".status.champion.data[0].digest", 1),
             ("Checks", "string", ".status.analysis.passed", 1),

@@ -32,7 +32,7 @@ REPOSITORIES: Final = 20
 GIT_S: Final = 20.0
 SIGNS: Final = {True: "✓", False: "✗", None: "–"}
 
-OWN: Final = ("modelspecs", "modelrevisions", "modelrepositories")
+OWN: Final = ("modelspecs", "modelrevisions", "modelrepositories", "modeloverrides")
 _WRITES: Final = ("get", "list", "watch", "create", "patch", "delete")
 USER_RIGHTS: Final = (
     *((verb, "mainspring.dev", kind) for kind in OWN for verb in ("get", "list", "watch")),
@@ -50,6 +50,7 @@ OPERATOR_RIGHTS: Final = (
     *((verb, "mainspring.dev", "modelspecs") for verb in _WRITES),
     *((verb, "mainspring.dev", "modelrevisions") for verb in ("get", "list", "watch", "create")),
     *((verb, "mainspring.dev", "modelrepositories") for verb in ("get", "list", "watch")),
+    *((verb, "mainspring.dev", "modeloverrides") for verb in ("get", "list", "watch")),
     *(("patch", "mainspring.dev", f"{kind}/status") for kind in OWN),
     *((verb, "batch", "jobs") for verb in _WRITES if verb != "delete"),
     *((verb, "apps", "deployments") for verb in _WRITES),

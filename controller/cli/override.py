@@ -43,7 +43,7 @@ def rollback_command(
     namespace: Namespace = "default",
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Serve a former champion at once and for a while, whatever Git asks for; nothing is trained."""
+    """Serve a former champion at once, for a while; then Git rules again."""
     _verb("Rollback", name, to, reason, span, dry_run, end, timeout, namespace, state)
 
 
@@ -73,7 +73,7 @@ def abort_command(
     namespace: Namespace = "default",
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Take what is on its way out of the requests, and keep it out for a while."""
+    """Take what is on its way out of the requests, for a while."""
     _verb("Abort", name, to, reason, span, dry_run, end, timeout, namespace, state)
 
 

@@ -11,11 +11,12 @@ from tests.support.helm import Release
 from tests.support.operator_process import wait_until
 
 ROLES = "/apis/rbac.authorization.k8s.io/v1"
-READ = {("get", kind) for kind in ("modelspecs", "modelrevisions", "modelrepositories")}
+KINDS = ("modelspecs", "modelrevisions", "modelrepositories", "modeloverrides")
+READ = {("get", kind) for kind in KINDS}
 WRITE = {(verb, kind) for kind in ("modelspecs", "modelrepositories") for verb in ("create", "patch", "delete")}
 NEVER = {(verb, "modelrevisions") for verb in ("create", "patch", "delete")}
-NEVER |= {("patch", f"{kind}/status") for kind in ("modelspecs", "modelrevisions", "modelrepositories")}
-APPROVE = {("approve", "modelspecs")}
+NEVER |= {("patch", f"{kind}/status") for kind in KINDS} | {("patch", "modeloverrides")}
+APPROVE = {("approve", "modelspecs"), ("create", "modeloverrides"), ("delete", "modeloverrides")}
 
 
 @pytest.fixture(scope="module")

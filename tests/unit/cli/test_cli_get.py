@@ -75,7 +75,7 @@ def test_a_mistyped_kind_is_a_usage_error_with_the_nearest_kind(state):
     assert answer.code == 2
     assert answer.err == (
         'error: unknown kind "modelspek"; did you mean modelspec? '
-        "Kinds are modelspec (mspec), modelrevision (mrev), modelrepository (mrepo)\n"
+        "Kinds are modelspec (mspec), modelrevision (mrev), modelrepository (mrepo), modeloverride (movr)\n"
     )
 
 
