@@ -21,7 +21,7 @@ LiveMetric = Literal[
 ]
 BuiltInName = Literal[
     "constant-predictions",
-    "invalid-predictions",
+    "missing-values",
     "unseen-categories",
     "confidence-collapse",
     "errors-beside-champion",
@@ -29,7 +29,7 @@ BuiltInName = Literal[
 ]
 BUILT_IN: Final[tuple[BuiltInName, ...]] = (
     "constant-predictions",
-    "invalid-predictions",
+    "missing-values",
     "unseen-categories",
     "confidence-collapse",
     "errors-beside-champion",
@@ -97,7 +97,7 @@ class BuiltIn(Strict):
     """The checks that every canary has: is the challenger broken in a way that the champion is not?"""
 
     disabled: Annotated[tuple[BuiltInName, ...], Field(max_length=16)] = ()
-    """Checks to leave out: constant-predictions, invalid-predictions, unseen-categories, confidence-collapse,
+    """Checks to leave out: constant-predictions, missing-values, unseen-categories, confidence-collapse,
     errors-beside-champion, volume."""
     dry_run: bool = False
     """True: measured and shown, and never decide. Default false."""

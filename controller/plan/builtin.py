@@ -8,7 +8,7 @@ holds nothing up.  Rows of one request are alike, so a request counts once, howe
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import ceil, sqrt
 from typing import Final
 
 from controller.api.conditions import bounded
@@ -16,14 +16,14 @@ from controller.api.modelstatus import CheckResult, Outcome
 from controller.api.rollout import BUILT_IN, BuiltIn, BuiltInName
 from controller.plan import chance
 from controller.plan.analysis import MESSAGE_MAX, Window
-from controller.plan.figures import INVALID, Sums, independent, predictions, spread
+from controller.plan.figures import Sums, independent, predictions, spread
 
 LEAST: Final = 50
 """Fewest requests of both models for a judgement."""
 POINTS: Final = 0.01
-"""By how much more errors or invalid predictions fail, as a share of the requests."""
-UNSEEN: Final = 0.05
-"""By how many more unseen categories per row."""
+"""By how much more errors fail, as a share of the requests."""
+PER_ROW: Final = 0.05
+"""By how many more missing values or unseen categories per row."""
 CONFIDENCE: Final = 0.1
 """By how much a lower mean of the highest class probability."""
 EXPECTED: Final = 50
@@ -45,8 +45,8 @@ def check(rule: BuiltIn, step: Window, *, weight: int, exact: bool, over: bool) 
     """
     table: dict[BuiltInName, Callable[[], Judged]] = {
         "constant-predictions": lambda: _constant(step),
-        "invalid-predictions": lambda: _invalid(step),
-        "unseen-categories": lambda: _unseen(step),
+        "missing-values": lambda: _per_row(step, "missing", "missing values", PER_ROW),
+        "unseen-categories": lambda: _per_row(step, "unseen", "unseen categories", PER_ROW),
         "confidence-collapse": lambda: _confidence(step),
         "errors-beside-champion": lambda: _errors(step),
         "volume": lambda: _volume(step, weight, exact=exact, over=over),
@@ -113,27 +113,20 @@ def _constant(step: Window) -> Judged:
     return "Passed", "Passed", f"{text}; {beside}: no less than chance", 1.0, float(len(b))
 
 
-def _invalid(step: Window) -> Judged:
+def _per_row(step: Window, name: str, what: str, more: float) -> Judged:
+    """Compare how often something happens per row; several columns of one row may have it."""
     sides = _sides(step, "rows")
     if len(sides) == 5:
         return sides
-    rates = [_share_invalid(s) for s in sides[:2]]
-    return _rates("invalid predictions (NaN)", rates[0], sides[2], rates[1], sides[3], POINTS)
-
-
-def _share_invalid(sums: Sums) -> float:
-    counts = predictions(sums)
-    total = sum(counts.values())
-    return sum(v for k, v in counts.items() if k.lower() in INVALID) / total if total else 0.0
-
-
-def _unseen(step: Window) -> Judged:
-    sides = _sides(step, "rows")
-    if len(sides) == 5:
-        return sides
-    # Several columns of one row may be unseen: a row counts at most once.
-    rates = [min(s.get("unseen", 0.0) / max(s.get("rows", 0.0), 1.0), 1.0) for s in sides[:2]]
-    return _rates("unseen categories per row", rates[0], sides[2], rates[1], sides[3], UNSEEN)
+    rate, beside = (s.get(name, 0.0) / max(s.get("rows", 0.0), 1.0) for s in sides[:2])
+    n, m = sides[2], sides[3]
+    text = f"{what} per row {rate:.2f} in {n:.0f} requests, champion {beside:.2f} in {m:.0f}"
+    # What lies between 0 and 1 varies no more than a coin of the same mean: the test errs on the safe side.
+    scale = max(ceil(max(rate, beside)), 1)
+    unlikely = chance.fisher(rate / scale * n, n, beside / scale * m, m) < chance.LEVEL
+    if rate - beside > more and unlikely:
+        return "Failed", "WorseThanChampion", f"{text}: more than {more:g} more", rate, beside
+    return "Passed", "Passed", text, rate, beside
 
 
 def _errors(step: Window) -> Judged:
@@ -142,14 +135,10 @@ def _errors(step: Window) -> Judged:
         return sides
     n, m = step.requests, step.beside
     a, b = (s.get("errors", 0.0) for s in sides[:2])
-    return _rates("errors", a / n, n, b / m, m, POINTS)
-
-
-def _rates(what: str, rate: float, n: float, beside: float, m: float, points: float) -> Judged:
-    """Compare two shares of which less is better."""
-    text = f"{what} {rate:.1%} of {n:.0f} requests, champion {beside:.1%} of {m:.0f}"
-    if rate - beside > points and chance.fisher(rate * n, n, beside * m, m) < chance.LEVEL:
-        return "Failed", "WorseThanChampion", f"{text}: more than {points:.0%} worse", rate, beside
+    rate, beside = a / n, b / m
+    text = f"errors {rate:.1%} of {n:.0f} requests, champion {beside:.1%} of {m:.0f}"
+    if rate - beside > POINTS and chance.fisher(a, n, b, m) < chance.LEVEL:
+        return "Failed", "WorseThanChampion", f"{text}: more than {POINTS:.0%} worse", rate, beside
     return "Passed", "Passed", text, rate, beside
 
 

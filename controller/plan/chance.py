@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, inf, lgamma, log, log2, sqrt
 from typing import Final
 
-from controller.plan.figures import INVALID, are_numbers, place
+from controller.plan.figures import are_numbers, place
 
 LEVEL: Final = 1e-6
 """How likely chance alone may make one look at one built-in check fail."""
@@ -127,15 +127,12 @@ def _table(a: Mapping[str, float], b: Mapping[str, float], n: float, m: float) -
     left, right = sum(a.values()), sum(b.values())
     shares = {v: (a.get(v, 0.0) / left * n + b.get(v, 0.0) / right * m) / (n + m) for v in a.keys() | b.keys()}
     least = max(LEAST / min(n, m), 1 / MOST_CELLS)
-    invalid = [v for v in shares if v.lower() in INVALID]
-    valid = [v for v in shares if v.lower() not in INVALID]
-    if are_numbers(valid):
-        groups = _neighbours(sorted(valid, key=lambda v: place(v) or 0.0), shares, least)
+    if are_numbers(shares):
+        groups = _neighbours(sorted(shares, key=lambda v: place(v) or 0.0), shares, least)
     else:
-        groups = [[v] for v in sorted(valid) if shares[v] >= LEAST / min(n, m)]
-        rare = [v for v in valid if shares[v] < LEAST / min(n, m)]
+        groups = [[v] for v in sorted(shares) if shares[v] >= LEAST / min(n, m)]
+        rare = [v for v in shares if shares[v] < LEAST / min(n, m)]
         groups += [rare] if rare else []
-    groups += [invalid] if invalid else []
     return [(sum(a.get(v, 0.0) for v in g), sum(b.get(v, 0.0) for v in g)) for g in groups]
 
 

@@ -19,8 +19,6 @@ Sums = Mapping[str, float]
 
 CELLS: Final = 32
 """Most groups in which predicted values are kept in a status."""
-INVALID: Final = frozenset({"nan", "none", "null"})
-"""Predicted values that are none, in lower case."""
 OTHER: Final = "other"
 """The group of classes that have none of their own."""
 
@@ -101,7 +99,7 @@ def place(value: str) -> float | None:
 
 def are_numbers(values: Iterable[str]) -> bool:
     """Tell whether all predicted values are names of bins."""
-    return all(place(v) is not None for v in values if v.lower() not in INVALID)
+    return all(place(v) is not None for v in values)
 
 
 def cells_of(counts: Mapping[str, float]) -> tuple[str, ...]:
@@ -114,7 +112,7 @@ def cells_of(counts: Mapping[str, float]) -> tuple[str, ...]:
         return ()
     if not are_numbers(counts):
         return tuple(sorted(counts, key=lambda v: (-counts[v], v))[: CELLS - 1])
-    ordered = sorted((v for v in counts if v.lower() not in INVALID), key=lambda v: place(v) or 0.0)
+    ordered = sorted(counts, key=lambda v: place(v) or 0.0)
     total, seen, cells = sum(counts[v] for v in ordered), 0.0, [ordered[0]]
     for value in ordered:
         if seen >= total * len(cells) / (CELLS - 1):
@@ -139,12 +137,12 @@ def folded(counters: Counters, cells: Sequence[str]) -> Counters:
 def _chooser(cells: Sequence[str]) -> Callable[[str], str]:
     if not are_numbers(cells):
         known = frozenset(cells)
-        return lambda value: value if value in known or value.lower() in INVALID else OTHER
+        return lambda value: value if value in known else OTHER
     starts = [place(c) or 0.0 for c in cells]
 
     def choose(value: str) -> str:
         at = place(value)
-        # What is no number stays as it is: it is invalid, or another model's class.
+        # What is no number stays as it is: one model predicts classes, and the other does not.
         return value if at is None else cells[max(bisect_right(starts, at) - 1, 0)]
 
     return choose

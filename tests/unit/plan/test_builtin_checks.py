@@ -24,12 +24,14 @@ def side(
     *,
     errors: int = 0,
     unseen: int = 0,
+    missing: int = 0,
     confidence: Mapping[float, float] | None = None,
     rows_each: int = 1,
 ) -> dict[str, float]:
     """Build the counts of one model; shares of predictions and of confidences by value."""
     rows = requests * rows_each
     counts: dict[str, float] = {"requests": requests, "errors": errors, "rows": rows, "unseen": unseen}
+    counts["missing"] = missing
     counts |= {f"p={k}": v * rows for k, v in (predicted or {"no": 0.7, "yes": 0.3}).items() if v}
     seen = 0.0
     for bound in CONFIDENCES:
@@ -53,15 +55,15 @@ BROKEN = {
         side(100, {"no": 1.0}),
         "only 'no' was predicted in 100 requests; the champion predicted something else in 270 of 900",
     ),
-    "predictions that are no numbers": (
-        "invalid-predictions",
-        side(100, {"no": 0.6, "yes": 0.3, "nan": 0.1}),
-        "invalid predictions (NaN) 10.0% of 100 requests, champion 0.0% of 900: more than 1% worse",
+    "a column that nobody sends": (
+        "missing-values",
+        side(100, missing=120),
+        "missing values per row 1.20 in 100 requests, champion 0.00 in 900: more than 0.05 more",
     ),
     "categories that the challenger does not know": (
         "unseen-categories",
         side(100, unseen=40),
-        "unseen categories per row 40.0% of 100 requests, champion 0.0% of 900: more than 5% worse",
+        "unseen categories per row 0.40 in 100 requests, champion 0.00 in 900: more than 0.05 more",
     ),
     "a model that is sure of nothing any more": (
         "confidence-collapse",
@@ -95,7 +97,7 @@ def test_every_check_is_tried_here() -> None:
     assert {name for name, _, _ in BROKEN.values()} == set(BUILT_IN)
 
 
-UNJUDGED = {
+UNJUDGED: dict[str, tuple[Sums, Sums | None, dict[str, bool]]] = {
     "too few requests": (side(20, {"no": 1.0}), CHAMPION, {}),
     "a champion without requests": (side(100, {"no": 1.0}, errors=50), side(0), {}),
     "a champion whose figures could not be read": (side(100, {"no": 1.0}, errors=50), None, {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.support.stories import FIRST, golden, spec
 
 GOLDEN = Path(__file__).parent / "golden" / "analysis"
 OLD, NEW = "bikes-dd1196040a", "bikes-f68bd5cd56"
-Story = Callable[[PredictingSimulation], Awaitable[None]]
+Story = Callable[[PredictingSimulation], Coroutine[Any, Any, None]]
 ERRORS: dict[str, Any] = {"name": "errors", "metric": "request-error-rate", "max": 0.05, "minRequests": 5}
 DRIFT = {"name": "drift", "metric": "prediction-drift", "max": 0.1}
 
@@ -181,14 +181,14 @@ def test_the_ledger_keeps_the_numbers_of_every_step() -> None:
         "step1.drift": 0.0,
         "step1.errors": 0.0,
         "step1.constant-predictions": 2.0,
-        "step1.invalid-predictions": 0.0,
+        "step1.missing-values": 0.0,
         "step1.unseen-categories": 0.0,
         "step2.weight": 50.0,
         "step2.requests": 300.0,
         "step2.drift": 0.0,
         "step2.errors": 0.0,
         "step2.constant-predictions": 2.0,
-        "step2.invalid-predictions": 0.0,
+        "step2.missing-values": 0.0,
         "step2.unseen-categories": 0.0,
     }
     assert {v.gate: v.outcome for v in entry.gates}["drift"] == "Passed"
