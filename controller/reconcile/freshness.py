@@ -23,13 +23,20 @@ Taken = tuple[Key, str, str]
 
 
 def of_model(seen: ModelSeen, actions: Sequence[Action]) -> Iterator[Taken]:
-    """Name what the actions for a ModelSpec rest on: itself, and the revision and servers of each ledger entry."""
+    """Name what the actions for a ModelSpec rest on: itself, and what each ledger entry speaks of.
+
+    That is its revision, the servers that take over, and the order of a person that it obeys.
+    """
     yield taken(seen.manifest)
     namespace = seen.manifest["metadata"]["namespace"]
     for entry in (a.entry for a in actions if isinstance(a, RecordVerdict)):
         if (revision := seen.revisions.get(entry.revision)) is not None:
             meta = revision.metadata
             yield Key("ModelRevision", namespace, meta.name), meta.uid, meta.resource_version
+        for order in (
+            o.metadata for o in seen.overrides if entry.override and o.metadata.uid == entry.override.uid
+        ):
+            yield Key("ModelOverride", namespace, order.name), order.uid, order.resource_version
         servers = (d for d in seen.deployments.values() if d.revision == entry.revision)
         # Only who takes over needs servers that are really there.
         for found in servers if entry.kind == "Promoted" else ():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -77,6 +78,19 @@ class Story:
 
     def get(self, kind, name):
         return with_client(self.plane.kubeconfig, lambda kube: kube.get(Key(kind, self.place, name)))
+
+    def champion(self, name):
+        """The champion, Ready or not."""
+        return (self.get("ModelSpec", name)["status"].get("champion") or {}).get("revision")
+
+    def order(self, name, to):
+        """Do what `mainspring rollback` does, as an administrator."""
+        digest = self.get("ModelRevision", to)["status"]["artifact"]["digest"]
+        until = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        spec = {"modelRef": {"name": name}, "action": "Rollback", "to": to, "digest": digest}
+        spec |= {"actor": "admin", "reason": "a story of rights", "expiresAt": until}
+        body = {"apiVersion": API_VERSION, "kind": "ModelOverride", "metadata": {"name": "back"}, "spec": spec}
+        self.plane.apply(body, f"/apis/{API_VERSION}/namespaces/{self.place}/modeloverrides")
 
     def names(self, kind):
         found = with_client(self.plane.kubeconfig, lambda kube: kube.list(kind, namespace=self.place))
@@ -184,6 +198,8 @@ def test_a_whole_story_uses_every_right_and_lacks_none(bare_plane, release, tmp_
         story.commit(b"50", scaled={}, routed=routed)
         wait_until(lambda: story.served("scaled") not in (None, first), "a better one takes over", within_s=90)
         wait_until(lambda: not [n for n in story.names("Deployment") if n.startswith(first)], "old servers go")
+        story.order("scaled", first)
+        wait_until(lambda: story.champion("scaled") == first, "a person's order rolls back", within_s=90)
         story.commit(b"50", routed={})
         wait_until(lambda: story.names("ModelSpec") == ["routed"], "the deleted file's ModelSpec goes")
         wait_until(lambda: not story.names("HTTPRoute"), "the route that nobody wants any more goes")
