@@ -53,7 +53,14 @@ class ReadOnlyKube:
         """Refuse."""
         self._refuse(key_of(manifest))
 
-    async def patch_status(self, key: Key, status: Manifest, *, uid: str) -> Manifest:  # noqa: ARG002
+    async def patch_status(
+        self,
+        key: Key,
+        status: Manifest,  # noqa: ARG002
+        *,
+        uid: str,  # noqa: ARG002
+        version: str = "",  # noqa: ARG002
+    ) -> Manifest:
         """Refuse."""
         self._refuse(key)
 

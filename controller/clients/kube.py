@@ -149,11 +149,12 @@ class KubeClient:
             )
         return await self._write("POST", key, "create", body=sent)
 
-    async def patch_status(self, key: Key, status: Manifest, *, uid: str) -> Manifest:
+    async def patch_status(self, key: Key, status: Manifest, *, uid: str, version: str = "") -> Manifest:
         """Replace the status of the object with this uid; an equal status writes nothing.
 
         Raises:
             NotFound: no such object, or another uid (it was deleted and made anew).
+            Conflict: it has changed since it had the version that was given.
             Denied, Unavailable: as `apply`.
         """
         resource, wanted = resource_of(key.kind), plain(status, "status")
@@ -164,16 +165,18 @@ class KubeClient:
             raise _anew(key, uid)
         if present.get("status") == wanted:
             return present
-        body = {
-            "apiVersion": resource.api_version,
-            "kind": key.kind,
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
-            "status": wanted,
-        }
+        meta = {"name": key.name, "namespace": key.namespace, "uid": uid}
+        if version:
+            if version != (now := present["metadata"]["resourceVersion"]):
+                raise Conflict(f"{key} has version {now} by now, and {version} was read; read it again")
+            meta["resourceVersion"] = version
+        body = {"apiVersion": resource.api_version, "kind": key.kind, "metadata": meta, "status": wanted}
         try:
             return await self._write("PATCH", key, "patch", sub="status", body=body, media=APPLY, force=True)
         except Conflict as error:
-            # Nothing but the uid can conflict: all fields are taken over by force.
+            # All fields are taken over by force: only the uid can conflict, and a version.
+            if version:
+                raise
             raise _anew(key, uid) from error
 
     async def annotate(self, key: Key, annotations: Mapping[str, str | None]) -> Manifest:

@@ -158,11 +158,12 @@ class Store:
                 raise Conflict(f"{key} exists already; read it, or choose another name", reason="AlreadyExists")
             return self._insert(key, wanted, applied={}, foreign=fields_of(wanted))
 
-    async def patch_status(self, key: Key, status: Manifest, *, uid: str) -> Manifest:
+    async def patch_status(self, key: Key, status: Manifest, *, uid: str, version: str = "") -> Manifest:
         """Replace the status of the object with this uid; an equal status writes nothing.
 
         Raises:
             NotFound: no such object, or another uid (it was deleted and made anew).
+            Conflict: it has changed since it had the version that was given.
         """
         status = rules.plain(status, "status")
         with self._write():
@@ -171,6 +172,8 @@ class Store:
                 raise NotFound(f"{key} with uid {uid} is gone; the present one has uid {row.uid}")
             if same(row.body.get("status"), status):
                 return row.body
+            if version and version != (now := row.body["metadata"]["resourceVersion"]):
+                raise Conflict(f"{key} has version {now} by now, and {version} was read; read it again")
             return self._save(row, {**row.body, "status": status})
 
     async def annotate(self, key: Key, annotations: Mapping[str, str | None]) -> Manifest:

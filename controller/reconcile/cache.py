@@ -209,9 +209,9 @@ class CachedKube:
         """Create on the API server and remember the answer."""
         return self._keep(await self.live.create(manifest))
 
-    async def patch_status(self, key: Key, status: Manifest, *, uid: str) -> Manifest:
+    async def patch_status(self, key: Key, status: Manifest, *, uid: str, version: str = "") -> Manifest:
         """Write the status and remember the answer."""
-        return self._keep(await self.live.patch_status(key, status, uid=uid))
+        return self._keep(await self.live.patch_status(key, status, uid=uid, version=version))
 
     async def annotate(self, key: Key, annotations: Mapping[str, str | None]) -> Manifest:
         """Write annotations and remember the answer."""

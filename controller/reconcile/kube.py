@@ -49,13 +49,20 @@ class Kube(Protocol):
         """
         ...
 
-    async def patch_status(self, key: Key, status: Manifest, *, uid: str) -> Manifest:
+    async def patch_status(self, key: Key, status: Manifest, *, uid: str, version: str = "") -> Manifest:
         """Replace the status of the object with this uid; spec and metadata stay as they are.
 
         A status that equals the present one writes nothing.
 
+        Args:
+            key: the object.
+            status: all of it.
+            uid: of the object that it is about.
+            version: resourceVersion of the object as it was read; empty: whatever it is now.
+
         Raises:
             NotFound: no such object, or another uid (it was deleted and made anew).
+            Conflict: it has changed since it had that version.
         """
         ...
 

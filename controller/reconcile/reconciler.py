@@ -33,7 +33,8 @@ async def reconcile_model(world: World, key: Key) -> Next:
     if plan.actions and await freshness.outdated(world, freshness.of_model(seen, plan.actions)):
         return Next.after(0.0)
     outcome = await apply.actions(world, plan.actions)
-    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    if not await report.plan_and_outcome(world, seen.manifest, plan, outcome):
+        return Next.after(0.0)
     interval_s = seconds(seen.model.spec.source.interval) if seen.model else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)
 
@@ -48,7 +49,8 @@ async def reconcile_revision(world: World, key: Key) -> Next:
     if plan.actions and await freshness.outdated(world, freshness.of_revision(seen)):
         return Next.after(0.0)
     outcome = await apply.actions(world, plan.actions)
-    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    if not await report.plan_and_outcome(world, seen.manifest, plan, outcome):
+        return Next.after(0.0)
     return _next(world, outcome, plan.next_s, world.settings.resync_s)
 
 
@@ -61,7 +63,8 @@ async def reconcile_repository(world: World, key: Key) -> Next:
     if plan.actions and await freshness.outdated(world, [freshness.taken(seen.manifest)]):
         return Next.after(0.0)
     outcome = await apply.actions(world, plan.actions)
-    await report.plan_and_outcome(world, seen.manifest, plan, outcome)
+    if not await report.plan_and_outcome(world, seen.manifest, plan, outcome):
+        return Next.after(0.0)
     interval_s = seconds(seen.repository.spec.interval) if seen.repository else world.settings.resync_s
     return _next(world, outcome, plan.next_s, interval_s)
 
@@ -74,7 +77,8 @@ async def reconcile_override(world: World, key: Key) -> Next:
     about = (manifest.get("spec") or {}).get("modelRef") or {}
     world = await access.scoped(world, Key("ModelSpec", key.namespace, str(about.get("name"))))
     plan = plan_override(await observe.override(world, manifest), world.now())
-    await report.plan_and_outcome(world, manifest, plan, Outcome())
+    if not await report.plan_and_outcome(world, manifest, plan, Outcome()):
+        return Next.after(0.0)
     return Next.done() if plan.next_s is None else Next.after(plan.next_s)
 
 

@@ -23,7 +23,7 @@ from controller.api.conditions import (
 from controller.api.hashes import digest, short
 from controller.api.meta import API_VERSIONS, Manifest, key_of, owner_reference
 from controller.api.modelrevision import Attempt, ModelRevisionStatus
-from controller.clients.errors import ClientError, Denied, NotFound
+from controller.clients.errors import ClientError, Conflict, Denied, NotFound
 from controller.clients.redact import redact
 from controller.plan.actions import CloseRun, Plan, SetAlias
 from controller.reconcile.apply import Outcome
@@ -32,8 +32,12 @@ from controller.reconcile.world import World
 log = logging.getLogger(__name__)
 
 
-async def plan_and_outcome(world: World, manifest: Manifest, plan: Plan[Any], outcome: Outcome) -> None:
-    """Write the status that a plan asks for, corrected by what went wrong, and an event for each thing done."""
+async def plan_and_outcome(world: World, manifest: Manifest, plan: Plan[Any], outcome: Outcome) -> bool:
+    """Write the status that a plan asks for, corrected by what went wrong, and an event for each thing done.
+
+    Returns False when the object has changed since it was read: then the status is that of the past, and is not
+    written.
+    """
     now = world.now()
     wanted = tuple(plan.conditions)
     if outcome.error is not None:
@@ -48,8 +52,9 @@ async def plan_and_outcome(world: World, manifest: Manifest, plan: Plan[Any], ou
     generation = manifest["metadata"].get("generation", 0)
     conditions = merge_conditions(old, wanted, generation=generation, now=now)
     status = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
-    await _write(world, manifest, dump(status))
-    await _tell(world, manifest, outcome, old, conditions, now)
+    written = await _write(world, manifest, dump(status))
+    await _tell(world, manifest, outcome, old, conditions if written else old, now)
+    return written
 
 
 def _attempts_before(manifest: Manifest) -> tuple[Attempt, ...]:
@@ -104,14 +109,19 @@ _DOING: Final = {
 """What each action is called in a sentence."""
 
 
-async def _write(world: World, manifest: Manifest, status: Manifest) -> None:
+async def _write(world: World, manifest: Manifest, status: Manifest) -> bool:
     if manifest.get("status") == status:
-        return
-    meta = manifest["metadata"]
+        return True
+    meta, key = manifest["metadata"], key_of(manifest)
     try:
-        await world.kube.patch_status(key_of(manifest), status, uid=meta["uid"])
+        await world.kube.patch_status(key, status, uid=meta["uid"], version=meta["resourceVersion"])
     except NotFound:
-        log.info("%s is gone; its status was not written", key_of(manifest))
+        log.info("%s is gone; its status was not written", key)
+    except Conflict:
+        log.info("%s has changed since it was read: its status was not written, it is looked at anew", key)
+        await world.kube.refresh(key)
+        return False
+    return True
 
 
 async def _tell(

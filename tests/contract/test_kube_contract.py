@@ -338,6 +338,17 @@ async def test_an_equal_status_writes_nothing(kube, namespace):
     assert version(await kube.get(key)) == version(first)
 
 
+async def test_a_status_of_the_past_is_not_written(kube, namespace):
+    made = await kube.create(repository(namespace))
+    key, uid = key_of(made), made["metadata"]["uid"]
+    first = await kube.patch_status(key, status(), uid=uid, version=version(made))
+    with pytest.raises(Conflict, match="read it again"):
+        await kube.patch_status(key, {"observedGeneration": 1}, uid=uid, version=version(made))
+    assert await kube.get(key) == first
+    equal = await kube.patch_status(key, status(), uid=uid, version=version(made))
+    assert version(equal) == version(first)
+
+
 async def test_status_of_a_missing_object_is_not_found(kube, namespace):
     with pytest.raises(NotFound):
         await kube.patch_status(Key("ModelRepository", namespace, "none"), status(), uid=str(uuid.uuid4()))

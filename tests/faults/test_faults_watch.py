@@ -78,6 +78,7 @@ def test_started_with_a_view_of_the_past_it_repeats_nothing(scene):
         # With them the ledger, which nobody can take anything back from: the former champion stays a former one.
         assert settled(scene) == [], past
     assert history(scene) == []
+    assert [str(p.call) for p in scene.proxy.writes() if p.code == 422] == [], "nothing of the past was refused"
 
 
 def test_what_was_never_seen_is_taken_from_what_is_there(scene):

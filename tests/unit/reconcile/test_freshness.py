@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from controller.api.meta import Key, Manifest
+from controller.api.meta import Key, Manifest, key_of
 from controller.clients.errors import Unavailable
 from controller.reconcile.cache import KINDS, Cache, CachedKube
 from controller.reconcile.reconciler import reconcile_model, reconcile_revision
@@ -154,6 +154,29 @@ def test_a_revision_that_only_the_past_asks_for_is_not_trained():
     jobs, wanted = asyncio.run(story())
     assert len(jobs) == 1
     assert not jobs[0].startswith(wanted)
+
+
+def test_a_status_of_the_past_takes_nothing_back_that_was_measured_since():
+    async def story():
+        s = Simulation()
+        s.git.commit("Predict bikes", FIRST)
+        await s.store.apply(spec())
+        await reconcile_model(s.world, MODEL)
+        asked = await s.store.list("ModelRevision")
+        await s.settle()
+        training = {kind: await s.store.list(kind) for kind in KINDS} | {"ModelRevision": asked}
+        await s.run(60)
+        before = (await s.store.list("ModelRevision"))[0]
+        cache = begin_on(s, training)
+        key = key_of(before)
+        again = await reconcile_revision(s.world, key)
+        assert cache.get(key) == before, "the operator knows the present now"
+        return before, await s.store.get(key), again.after_s
+
+    before, after, again = asyncio.run(story())
+    assert before["status"]["evidence"]
+    assert after == before
+    assert again == 0.0
 
 
 def test_an_object_that_is_gone_is_forgotten():

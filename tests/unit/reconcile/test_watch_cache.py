@@ -35,7 +35,7 @@ class Live:
     async def annotate(self, key, annotations):
         return thing(key.name, 9, kind=key.kind, namespace=key.namespace, labels={LABEL_MODEL: "m"})
 
-    async def patch_status(self, key, status, *, uid):
+    async def patch_status(self, key, status, *, uid, version=""):
         return thing(key.name, 7, status=status)
 
 
