@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 
 from controller.api.meta import Manifest
 from controller.clients import wire
@@ -98,7 +99,7 @@ class KubeRest:
         if not answer.is_success:
             raise failure(act, answer.status_code, answer.headers, answer.content[:REFUSAL_MAX_BYTES])
         try:
-            value = json.loads(answer.content) if answer.content else {}
+            value = orjson.loads(answer.content) if answer.content else {}
         except ValueError:
             raise Unavailable(f"{act}: the API server's answer is no JSON: is a proxy in between?") from None
         return answer.headers, value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ more keys are taken, running ones may end, and the Lease is given back.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -49,6 +50,10 @@ SYNC_RETRY_S: Final = 3.0
 FIRST_LOOKS_S: Final = 15.0
 """Longest time that the watch is not begun because there is work from the first list, seconds."""
 USAGE: Final = 2
+LISTS_AT_ONCE: Final = 3
+"""While one list is read here, the API server writes the next ones."""
+COLLECT: Final = (20_000, 20, 20)
+"""New containers before a look at the young ones, and looks before one at older ones; Python begins with 700, 10, 10."""
 _LEASES: Final = "/apis/coordination.k8s.io/"
 """The election and the canary are no work: a standby writes them too."""
 _METRICS_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -238,6 +243,7 @@ class Operator:
         while not await self._listed(live):
             await asyncio.sleep(SYNC_RETRY_S)
         self.kube.synced = self.pulse.synced = True
+        gc.freeze()
         log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
         self._heard_at.update(dict.fromkeys((*KINDS, "Lease"), time.monotonic()))
         self.watcher.with_routes = await self._serves(live, "HTTPRoute")
@@ -282,15 +288,22 @@ class Operator:
 
     async def _listed(self, live: KubeClient) -> bool:
         begun = time.monotonic()
-        for kind in KINDS:
-            try:
-                missed = await resync(live, self.cache, kind, self.namespaces)
-            except ClientError as error:
-                self.pulse.waiting_for = f"a list of {kind}: {error.message}"
-                log.warning("%s could not be listed: %s", kind, error.message)
-                return False
+        pace = asyncio.Semaphore(LISTS_AT_ONCE)
+
+        async def one(kind: str) -> bool:
+            async with pace:
+                try:
+                    missed = await resync(live, self.cache, kind, self.namespaces)
+                except ClientError as error:
+                    self.pulse.waiting_for = f"a list of {kind}: {error.message}"
+                    log.warning("%s could not be listed: %s", kind, error.message)
+                    return False
             for manifest in missed:
                 self._add(manifest)
+            return True
+
+        if not all(await asyncio.gather(*map(one, KINDS))):
+            return False
         self._listed_from = begun
         return True
 
@@ -364,6 +377,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _collect_rarely() -> None:
+    """Look for cyclic garbage rarely, and never among what stays: modules, and the objects of the first lists.
+
+    With thousands of objects in the cache, each look through all of them takes as long as dozens of reconciles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+
 def main(kubeconfig: Path | None = None, context: str | None = None) -> int:
     """Run the operator and return its exit code: 0 after SIGTERM, 1 when it cannot go on, 2 for a bad setting."""
     try:
@@ -372,6 +395,7 @@ def main(kubeconfig: Path | None = None, context: str | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return USAGE
     set_up_logging(settings.log_format, settings.log_level)
+    _collect_rarely()
 
     async def go() -> int:
         return await Operator(settings, kubeconfig=kubeconfig, context=context).run()
