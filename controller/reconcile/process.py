@@ -9,7 +9,6 @@ more keys are taken, running ones may end, and the Lease is given back.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -30,6 +29,7 @@ from controller.clients.kube_errors import Act
 from controller.clients.kube_kinds import resource_of
 from controller.clients.kube_login import Login
 from controller.clients.kube_rest import KubeRest
+from controller.reconcile import garbage
 from controller.reconcile.cache import KINDS, OURS, Cache, CachedKube, resync
 from controller.reconcile.controller import owners
 from controller.reconcile.handlers import Watcher
@@ -52,8 +52,6 @@ FIRST_LOOKS_S: Final = 15.0
 USAGE: Final = 2
 LISTS_AT_ONCE: Final = 3
 """While one list is read here, the API server writes the next ones."""
-COLLECT: Final = (20_000, 20, 20)
-"""New containers before a look at the young ones, and looks before one at older ones; Python begins with 700, 10, 10."""
 _LEASES: Final = "/apis/coordination.k8s.io/"
 """The election and the canary are no work: a standby writes them too."""
 _METRICS_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -243,7 +241,7 @@ class Operator:
         while not await self._listed(live):
             await asyncio.sleep(SYNC_RETRY_S)
         self.kube.synced = self.pulse.synced = True
-        gc.freeze()
+        garbage.leave_alone()
         log.info("all kinds are listed: %d objects of ours", sum(len(self.cache.keys(kind)) for kind in OURS))
         self._heard_at.update(dict.fromkeys((*KINDS, "Lease"), time.monotonic()))
         self.watcher.with_routes = await self._serves(live, "HTTPRoute")
@@ -377,16 +375,6 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _collect_rarely() -> None:
-    """Look for cyclic garbage rarely, and never among what stays: modules, and the objects of the first lists.
-
-    With thousands of objects in the cache, each look through all of them takes as long as dozens of reconciles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
-
-
 def main(kubeconfig: Path | None = None, context: str | None = None) -> int:
     """Run the operator and return its exit code: 0 after SIGTERM, 1 when it cannot go on, 2 for a bad setting."""
     try:
@@ -395,7 +383,7 @@ def main(kubeconfig: Path | None = None, context: str | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return USAGE
     set_up_logging(settings.log_format, settings.log_level)
-    _collect_rarely()
+    garbage.look_rarely()
 
     async def go() -> int:
         return await Operator(settings, kubeconfig=kubeconfig, context=context).run()
