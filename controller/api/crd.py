@@ -163,6 +163,9 @@ class _Writer:
                 out["x-kubernetes-list-map-keys"] = keys
         elif kind == "object" and "properties" not in raw:
             out.setdefault("maxProperties", MAX_ITEMS)
+            # One writer says all of it. Entry by entry, an apply that leaves none behind would make it null, which
+            # no schema takes (kubernetes/kubernetes#135841).
+            out["x-kubernetes-map-type"] = "atomic"
             values = raw.get("additionalProperties")
             if isinstance(values, dict):
                 out["additionalProperties"] = self.node(values, owner=owner, field=f"{field}{{}}", status=status)

@@ -18,6 +18,7 @@ import pytest
 
 from controller.api.meta import API_VERSION, API_VERSIONS, Key, key_of, owner_reference
 from controller.clients.errors import Conflict, Denied, NotFound
+from tests.support import stories
 
 pytestmark = pytest.mark.anyio
 
@@ -336,6 +337,23 @@ async def test_an_equal_status_writes_nothing(kube, namespace):
     second = await kube.patch_status(key, status(), uid=uid)
     assert version(second) == version(first)
     assert version(await kube.get(key)) == version(first)
+
+
+async def test_a_map_may_lose_its_last_entry(kube, namespace):
+    """A server that merges maps entry by entry makes such a map null, and then refuses it."""
+
+    def model(params):
+        built = stories.spec(training={"command": ["python", "train.py"], "params": params})
+        return {**built, "metadata": {"name": "bikes", "namespace": namespace}}
+
+    made = await kube.apply(model({"depth": 3}))
+    key, uid = key_of(made), made["metadata"]["uid"]
+    emptied = await kube.apply(model({}))
+    assert emptied["spec"]["training"]["params"] == {}
+    for counters in ({"pod-0|requests": 7.0}, {}):
+        challenger = {"revision": "bikes-0123456789", "stage": "Canary", "counters": counters}
+        told = await kube.patch_status(key, {"observedGeneration": 1, "challenger": challenger}, uid=uid)
+        assert told["status"]["challenger"]["counters"] == counters
 
 
 async def test_a_status_of_the_past_is_not_written(kube, namespace):

@@ -18,7 +18,7 @@ ALLOWED = {
     "type", "properties", "items", "additionalProperties", "required", "enum", "pattern", "minLength", "maxLength",
     "minItems", "maxItems", "maxProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
     "default", "description", "allOf", "x-kubernetes-validations", "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-preserve-unknown-fields",
 }  # fmt: skip
 
 
