@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from controller.api.kinds import FieldError, ModelOverride, ModelRepository, ModelRevision, ModelSpec
 from controller.api.meta import Manifest
@@ -17,6 +18,9 @@ from controller.api.validation import Checked
 from controller.plan.ledger import Ledger
 from controller.plan.pods import PLAIN, PodSettings
 from controller.plan.verdict import Refused, Unknown
+
+ORDER_FIRST: Final = "OrderFirst"
+"""Why Git was not asked: the order of a person is taken up first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,16 @@ Counters = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queried:
+    """What Prometheus says about the models of a canary."""
+
+    value: float | Unknown
+    """Of the challenger; NaN: there is no data."""
+    champion: float | Unknown | None = None
+    """Of the champion; None: it was not asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSeen:
     """Everything `plan_model` decides from."""
 
@@ -97,6 +111,10 @@ class ModelSeen:
     """Pods that get requests of the model though no Deployment made them."""
     overrides: tuple[ModelOverride, ...] = ()
     """Orders of people about this model, valid ones; in no order."""
+    log_secret: Refused | Unknown | None = None
+    """What is wrong with the Secret of the prediction log's store; None: nothing, or none is named."""
+    logs: Mapping[str, Counters | Unknown] = field(default_factory=dict)
+    """Revision → what its servers say of their log: `<pod>|log=<reason>|<message>`, `<pod>|lost`."""
     pods: PodSettings = PLAIN
     """The operator's settings for pods."""
     lost: ModelRevisionSpec | None = None
@@ -105,6 +123,8 @@ class ModelSeen:
     """Of the challenger's servers."""
     counted: Mapping[str, Counters | Unknown] = field(default_factory=dict)
     """Of the servers of every revision that was asked; one without a ready server is not there."""
+    queried: Mapping[str, Queried] = field(default_factory=dict)
+    """Check of the canary → what Prometheus says; empty outside of one."""
     aliases: Mapping[str, str] | Unknown = field(default_factory=dict)
     """Alias → version, of the registered model."""
     url: str = ""
