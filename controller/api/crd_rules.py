@@ -13,7 +13,7 @@ from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN
 from controller.api.metrics import METRICS
 from controller.api.modelspec import FORBIDDEN_ENV
 from controller.api.pods import EXTENDED_PATTERN, QUALIFIED_PATTERN, RESOURCES
-from controller.api.rollout import BUILT_IN
+from controller.api.rollout import BUILT_IN, PLACEHOLDER
 
 Rule = tuple[str, str]
 """(CEL expression, message)."""
@@ -220,16 +220,38 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "Analysis": (
         (
-            "self.metric != 'prediction-drift' || has(self.max) && !has(self.maxDuration) && !has(self.champion)",
+            "has(self.metric) != has(self.prometheus)",
+            "set exactly one of metric and prometheus",
+        ),
+        (
+            "!has(self.prometheus) || !has(self.max) && !has(self.maxDuration)",
+            "with prometheus, max stands inside of it, beside the query",
+        ),
+        (
+            "!has(self.prometheus) || has(self.prometheus.min) || has(self.prometheus.max) || has(self.champion)",
+            "prometheus needs min, max or, beside it, champion",
+        ),
+        (
+            "!has(self.prometheus) || has(self.prometheus.direction) == has(self.champion)",
+            "prometheus.direction and champion go together",
+        ),
+        (
+            "!has(self.prometheus) || !has(self.prometheus.min) || !has(self.prometheus.max) || "
+            "self.prometheus.min <= self.prometheus.max",
+            "prometheus.min is above max",
+        ),
+        (
+            "!has(self.metric) || self.metric != 'prediction-drift' || "
+            "has(self.max) && !has(self.maxDuration) && !has(self.champion)",
             "prediction-drift takes max: it always compares with the champion",
         ),
         (
-            "self.metric != 'request-error-rate' || !has(self.maxDuration) && "
+            "!has(self.metric) || self.metric != 'request-error-rate' || !has(self.maxDuration) && "
             "(has(self.max) || has(self.champion))",
             "request-error-rate takes max, champion or both",
         ),
         (
-            "!self.metric.startsWith('request-duration-') || !has(self.max) && "
+            "!has(self.metric) || !self.metric.startsWith('request-duration-') || !has(self.max) && "
             "(has(self.maxDuration) || has(self.champion))",
             "request-duration-* takes maxDuration, champion or both",
         ),
@@ -307,6 +329,12 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ScanReport", "path"): ((_path("self")[0] + " && !self.endsWith('/')", _path("")[1]),),
     ("Gate", "cel"): (("self.matches('[^ ]')", "must not be empty"),),
     ("Canary", "interval"): (_between("1s", "604800s"),),
+    ("PrometheusQuery", "query"): (
+        (
+            f"self.findAll('[{{][{{]').size() == self.findAll('{PLACEHOLDER}').size()",
+            "known are {{ .version }}, {{ .revision }}, {{ .model }} and {{ .namespace }}",
+        ),
+    ),
     ("Canary", "measureEvery"): (_between("1s", "604800s"),),
     ("Canary", "analysis"): (
         (f"self.all(a, !(a.name in {_quoted(list(BUILT_IN))}))", "that is the name of a built-in check"),

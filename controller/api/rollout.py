@@ -5,10 +5,11 @@ Read by `plan/canary.py` and `plan/rollout.py`, which decide by it; docs/rollout
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api.base import Duration, Name, Strict, seconds, unique_names, within
 
@@ -27,6 +28,10 @@ BuiltInName = Literal[
     "errors-beside-champion",
     "volume",
 ]
+PLACEHOLDERS: Final = ("version", "revision", "model", "namespace")
+"""What a query may name, as `{{ .version }}`."""
+PLACEHOLDER: Final = f"[{{][{{] *[.]({'|'.join(PLACEHOLDERS)}) *[}}][}}]"
+"""One of them, as a regular expression."""
 BUILT_IN: Final[tuple[BuiltInName, ...]] = (
     "constant-predictions",
     "missing-values",
@@ -49,20 +54,50 @@ class LiveMargin(Strict):
     """Absolute or Relative."""
 
 
+class PrometheusQuery(Strict):
+    """A number of a Prometheus server that the operator's settings name."""
+
+    query: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    """Instant query with one number. `{{ .version }}`, `{{ .revision }}`, `{{ .model }}` and `{{ .namespace }}`
+    are those of the model that is measured. No data is Inconclusive."""
+    server: (
+        Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^https?://[^/@?#\s]+/?$")] | None
+    ) = None
+    """Address of the server, one of the operator's setting MAINSPRING_PROMETHEUS. Default: the first of them."""
+    min: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    """Smallest value that passes."""
+    max: Annotated[float, Field(ge=-1e12, le=1e12)] | None = None
+    """Largest value that passes."""
+    direction: Literal["Higher", "Lower"] | None = None
+    """With champion: which way is better."""
+
+    @field_validator("query")
+    @classmethod
+    def _placeholders(cls, value: str) -> str:
+        if value.count("{{") != len(re.findall(PLACEHOLDER, value)):
+            known = ", ".join(f"{{{{ .{p} }}}}" for p in PLACEHOLDERS)
+            raise ValueError(f"what stands between {{{{ and }}}} must be one of {known}")
+        return value
+
+
 class Analysis(Strict):
-    """One measurement on live requests that every canary step must pass."""
+    """One measurement on live requests that every canary step must pass. Exactly one of `metric` and
+    `prometheus`."""
 
     name: Name
     """Name of the measurement, unique in the list."""
-    metric: LiveMetric
+    metric: LiveMetric | None = None
     """request-error-rate: share of answers with status 5xx. request-duration-p50, -p95, -p99: that percentile.
     prediction-drift: distance from 0 to 1 between what challenger and champion predict in the same time."""
+    prometheus: PrometheusQuery | None = None
+    """A number of Prometheus, asked for when a measurement ends."""
     max: Annotated[float, Field(ge=0, le=1)] | None = None
     """request-error-rate: largest share that passes. prediction-drift: largest distance. 0 to 1."""
     max_duration: Duration | None = None
     """request-duration-*: longest time that passes."""
     champion: LiveMargin | None = None
-    """request-*: comparison with the champion's figure of the same time, beside the limit or instead of it."""
+    """request-* and prometheus: comparison with the champion's figure of the same time, beside the limit or
+    instead of it."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Fewest requests for a judgement; of the champion, too, where it is compared with. Fewer wait; none at all
     pass with reason NoTraffic."""
@@ -80,6 +115,10 @@ class Analysis(Strict):
 
 
 def _limit_problem(rule: Analysis) -> str:
+    if (rule.metric is None) == (rule.prometheus is None):
+        return "set exactly one of metric and prometheus"
+    if rule.prometheus is not None:
+        return _query_problem(rule, rule.prometheus)
     if rule.metric == "prediction-drift":
         if rule.max is None or rule.max_duration is not None or rule.champion is not None:
             return "prediction-drift takes max: it always compares with the champion"
@@ -90,6 +129,18 @@ def _limit_problem(rule: Analysis) -> str:
         return ""
     if rule.max is not None or (rule.max_duration is None and rule.champion is None):
         return f"{rule.metric} takes maxDuration, champion or both"
+    return ""
+
+
+def _query_problem(rule: Analysis, asked: PrometheusQuery) -> str:
+    if rule.max is not None or rule.max_duration is not None:
+        return "with prometheus, max stands inside of it, beside the query"
+    if asked.min is None and asked.max is None and rule.champion is None:
+        return "prometheus needs min, max or, beside it, champion"
+    if asked.min is not None and asked.max is not None and asked.min > asked.max:
+        return f"prometheus.min {asked.min} is above max {asked.max}"
+    if (asked.direction is None) != (rule.champion is None):
+        return "prometheus.direction and champion go together"
     return ""
 
 

@@ -139,6 +139,7 @@ def trusted_keys(where: Places) -> tuple[bytes, ...]:
 def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: str) -> World:
     """Put the world of local mode together: real Git, real MLflow, the local store."""
     from controller.clients.git import GitPolicy, Mirrors
+    from controller.clients.prometheus import Prometheus
     from controller.clients.registry import Registry
     from controller.clients.signing import Signer, Verifier
     from controller.clients.telemetry import Telemetry
@@ -149,12 +150,17 @@ def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: st
     connections = AsyncExitStack()
     connections.push_async_callback(registry.aclose)
     connections.push_async_callback(telemetry.close)
+    prometheus = Prometheus(
+        tuple(s.strip() for s in os.environ.get("MAINSPRING_PROMETHEUS", "").split(",") if s.strip())
+    )
+    connections.push_async_callback(prometheus.close)
     return World(
         kube=store,
         git=Mirrors(where.mirrors, GitPolicy(file_roots=git_roots(where))),
         registry=registry,
         ledger=LedgerBook(registry, signer, Verifier([signer.public]), _now),
         telemetry=telemetry,
+        prometheus=prometheus,
         settings=Settings(runtime=runtime_digest(), tracking_uri=tracking_uri, local=True),
         now=_now,
         url_of=lambda namespace, name: f"{router_url}/{namespace}/{name}" if router_url else "",

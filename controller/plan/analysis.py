@@ -6,17 +6,15 @@ Pure: counts in, a result with its numbers out.  Whether a result moves traffic 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from controller.api.base import seconds
 from controller.api.conditions import bounded
-from controller.api.modelstatus import CheckResult, Outcome
+from controller.api.modelstatus import CheckResult
 from controller.api.rollout import Analysis, LiveMargin
-from controller.plan import chance
+from controller.plan import chance, queried
 from controller.plan.figures import Sums, independent, percentile, predictions
-
-MESSAGE_MAX = 300
-"""Longest message of a result, characters: a status holds up to 22 of them."""
+from controller.plan.observed import Queried
+from controller.plan.results import MESSAGE_MAX, few, result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +36,15 @@ class Window:
         return (self.champion or {}).get("requests", 0.0)
 
 
-def measure(rule: Analysis, part: Window, step: Window, *, first: bool = True) -> CheckResult:
+def measure(
+    rule: Analysis,
+    part: Window,
+    step: Window,
+    *,
+    first: bool = True,
+    over: bool = True,
+    asked: Queried | None = None,
+) -> CheckResult:
     """Measure one check.
 
     Args:
@@ -46,35 +52,21 @@ def measure(rule: Analysis, part: Window, step: Window, *, first: bool = True) -
         part: what was counted in the measurement that is going on: errors and durations are judged by it.
         step: what was counted since the step began: predictions are judged by it.
         first: no measurement of this step has ended yet.
+        over: the measurement ends with this look.
+        asked: what Prometheus says; None: it was not asked.
     """
+    if rule.prometheus is not None:
+        return queried.judge(rule, asked, step.requests, over=over)
     if rule.metric == "prediction-drift":
         return _drift(rule, step)
     if part.requests < rule.min_requests:
         if first:
-            return _few(rule, part.requests)
+            return few(rule, part.requests)
         message = f"{part.requests:.0f} requests since the last measurement, too few for another"
         return result(rule, "Passed", "MeasuredBefore", message)
     if rule.metric == "request-error-rate":
         return _errors(rule, part)
     return _duration(rule, part)
-
-
-def result(rule: Analysis, outcome: Outcome, reason: str, message: str, **numbers: Any) -> CheckResult:
-    """Write down how a check came out."""
-    return CheckResult(
-        name=rule.name,
-        metric=rule.metric,
-        outcome=outcome,
-        reason=reason,
-        message=bounded(message, MESSAGE_MAX),
-        dry_run=rule.dry_run,
-        **numbers,
-    )
-
-
-def _few(rule: Analysis, requests: float, whose: str = "") -> CheckResult:
-    message = f"{rule.name} waits for {rule.min_requests} requests{whose} ({requests:.0f} so far)"
-    return result(rule, "Inconclusive", "TooFewRequests", message)
 
 
 def _errors(rule: Analysis, window: Window) -> CheckResult:
@@ -104,7 +96,7 @@ def _errors(rule: Analysis, window: Window) -> CheckResult:
 
 
 def _duration(rule: Analysis, window: Window) -> CheckResult:
-    word = rule.metric.rpartition("-")[2]
+    word = str(rule.metric).rpartition("-")[2]
     share = int(word[1:]) / 100
     value = percentile(window.challenger, share)
     if value is None:
@@ -128,7 +120,7 @@ def _duration(rule: Analysis, window: Window) -> CheckResult:
 def _drift(rule: Analysis, window: Window) -> CheckResult:
     assert rule.max is not None
     if window.requests < rule.min_requests:
-        return _few(rule, window.requests)
+        return few(rule, window.requests)
     if (unknown := _no_champion(rule, window)) is not None:
         return unknown
     a, b = predictions(window.challenger), predictions(window.champion or {})
@@ -155,7 +147,7 @@ def _no_champion(rule: Analysis, window: Window) -> CheckResult | None:
         message = f"{rule.name}: the champion's figures could not be read when the step began"
         return result(rule, "Inconclusive", "ChampionUnknown", message)
     if window.beside < rule.min_requests:
-        return _few(rule, window.beside, " of the champion")
+        return few(rule, window.beside, " of the champion")
     return None
 
 

@@ -15,8 +15,9 @@ from controller.api.conditions import bounded
 from controller.api.modelstatus import CheckResult, Outcome
 from controller.api.rollout import BUILT_IN, BuiltIn, BuiltInName
 from controller.plan import chance
-from controller.plan.analysis import MESSAGE_MAX, Window
+from controller.plan.analysis import Window
 from controller.plan.figures import Sums, independent, predictions, spread
+from controller.plan.results import MESSAGE_MAX
 
 LEAST: Final = 50
 """Fewest requests of both models for a judgement."""

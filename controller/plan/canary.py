@@ -6,8 +6,8 @@ What must be remembered between two looks is in the answer, so that a look that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from controller.api.rollout import Canary
 from controller.plan import analysis, builtin
 from controller.plan.analysis import Window
 from controller.plan.figures import cells_of, folded, kept, predictions, since, summed
-from controller.plan.observed import Counters
+from controller.plan.observed import Counters, Queried
 from controller.plan.verdict import Unknown
 
 
@@ -36,6 +36,8 @@ class Live:
     """Percent of the requests that really go to the challenger; 0: as the step says."""
     exact: bool = True
     """Requests are split one by one; False: whole servers split connections."""
+    queried: Mapping[str, Queried] = field(default_factory=dict)
+    """Check → what Prometheus says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,11 @@ def judge_step(canary: Canary, challenger: ChallengerStatus, live: Live, now: da
     weight = live.share or challenger.weight
     begun = challenger.measurement
     part, first = _part(challenger, live, step), begun is None or begun.since == challenger.since
-    results = tuple(analysis.measure(a, part, step, first=first) for a in canary.analysis)
+    ends = left <= 0 or (canary.measure_every is not None and _is_over(canary.measure_every, challenger, now))
+    results = tuple(
+        analysis.measure(a, part, step, first=first, over=ends, asked=live.queried.get(a.name))
+        for a in canary.analysis
+    )
     results += builtin.check(canary.built_in, step, weight=weight, exact=live.exact, over=left <= 0)
     challenger, results = _counted(canary, challenger, live, results, now)
     told: dict[str, Any] = {
@@ -204,7 +210,7 @@ def _beside(challenger: ChallengerStatus, live: Live) -> dict[str, float] | None
 
 def _remembered(canary: Canary) -> tuple[Any, Any]:
     """Say which counters a step must remember of the challenger and of the champion."""
-    timed = [a for a in canary.analysis if a.metric.startswith("request-duration")]
+    timed = [a for a in canary.analysis if (a.metric or "").startswith("request-duration")]
     prefixes = ("requests", "errors", "rows", "missing", "unseen", "p=", "conf_le=")
     mine = (*prefixes, "le=") if timed else prefixes
     its = (*prefixes, "le=") if any(a.champion for a in timed) else prefixes

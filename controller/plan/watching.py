@@ -29,6 +29,7 @@ def live(r: Round, weight: int, ready: int = 0) -> Live:
         ready=ready,
         share=traffic.share_of(r, weight),
         exact=not r.seen.by_servers,
+        queried=r.seen.queried,
     )
 
 

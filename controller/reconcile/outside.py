@@ -24,6 +24,7 @@ def open_world(settings: OperatorSettings, kube: CachedKube, guard: Callable[[],
     """
     from controller.clients.credentials import WebLogin
     from controller.clients.git_types import GitPolicy
+    from controller.clients.prometheus import Prometheus
     from controller.clients.registry import Registry
     from controller.clients.signing import Signer, Verifier
     from controller.clients.telemetry import Telemetry
@@ -35,7 +36,7 @@ def open_world(settings: OperatorSettings, kube: CachedKube, guard: Callable[[],
 
     signer = Signer.load_or_create(settings.signing_key)
     trusted = [signer.public, *_further_keys(settings)]
-    telemetry = Telemetry()
+    telemetry, prometheus = Telemetry(), Prometheus(settings.prometheus)
     opened: list[Registry] = []
 
     def open_registry(login: Callable[[], WebLogin]) -> tuple[Registry, LedgerBook]:
@@ -50,6 +51,7 @@ def open_world(settings: OperatorSettings, kube: CachedKube, guard: Callable[[],
         for one in opened:
             await one.aclose()
         await telemetry.close()
+        await prometheus.close()
         await asyncio.to_thread(git.close)
 
     return World(
@@ -58,6 +60,7 @@ def open_world(settings: OperatorSettings, kube: CachedKube, guard: Callable[[],
         registry=registry,
         ledger=ledger,
         telemetry=telemetry,
+        prometheus=prometheus,
         settings=Settings(
             runtime=settings.server_image,
             tracking_uri=settings.tracking_uri,

@@ -48,6 +48,9 @@ class OperatorSettings:
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that Git repositories may be on, separated by commas: names, addresses, `*.suffix`. Empty: every
     public one."""
+    prometheus: tuple[str, ...] = ()
+    """Addresses of the Prometheus servers that checks of canaries may ask, separated by commas; the first is the
+    default. Empty: none."""
     git_protocols: tuple[str, ...] = ("https", "ssh")
     """How Git may be spoken, separated by commas: https, ssh, http."""
     jobs_image: str = "mainspring-jobs"
@@ -206,6 +209,13 @@ def _address(variable: str, text: str) -> str:
     return text
 
 
+def _server(variable: str, text: str) -> str:
+    if not re.fullmatch(r"https?://[^/@?#\s]+/?", text):
+        # The value itself may hold a password and is not shown.
+        raise BadSetting(f"{variable} is no address; allowed are http://host:port and https://host:port")
+    return text.rstrip("/")
+
+
 def _path(_: str, text: str) -> Path:
     return Path(text)
 
@@ -218,6 +228,7 @@ _READ: Final[dict[str, Callable[[str, str], Any]]] = {
     "trusted_keys": _many(_path),
     "mirrors": _path,
     "allowed_hosts": _many(_matching(_HOST, "names of hosts, addresses or *.suffix")),
+    "prometheus": _many(_server),
     "git_protocols": _many(_one_of(*PROTOCOLS)),
     "jobs_image": _matching(_IMAGE, "the name of an image"),
     "server_image": _matching(_IMAGE, "the name of an image"),

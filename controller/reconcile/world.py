@@ -56,6 +56,18 @@ class TelemetryPort(Protocol):
         ...
 
 
+class PrometheusPort(Protocol):
+    """Reads numbers of Prometheus."""
+
+    async def value(self, query: str, server: str | None = None) -> float:
+        """Ask for the number that a query has now; NaN where it has none.
+
+        Raises:
+            ClientError: there is no answer, or this server may not be asked.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The operator's settings."""
@@ -92,5 +104,7 @@ class World:
     """Endpoint of a model by namespace and name; empty when unknown."""
     access: Access | None = None
     """Git and registries with the logins of the namespaces' Secrets; None in local mode, which has no Secrets."""
+    prometheus: PrometheusPort | None = None
+    """Prometheus servers that checks of canaries may ask; None: none."""
     close: Callable[[], Awaitable[None]] = _nothing_open
     """Closes the connections; in the event loop that used them."""

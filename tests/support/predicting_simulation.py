@@ -6,9 +6,10 @@ Decides nothing; a test says what each revision predicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from controller.reconcile.world import PrometheusPort
 from tests.support.hard_simulation import HardSimulation
 from tests.support.simulation import START
 
@@ -25,6 +26,18 @@ class PredictingSimulation(HardSimulation):
     """Revision and seconds since the beginning → share of its answers that are errors."""
     arrives: Callable[[str], float] = lambda _: 1.0
     """Revision → share of its requests that reach it."""
+
+    prometheus: PrometheusPort | None = None
+    """What checks of canaries ask."""
+
+    def restart(self) -> None:
+        super().restart()
+        self.world = replace(self.world, prometheus=self)
+
+    async def value(self, query: str, server: str | None = None) -> float:
+        """Ask the Prometheus of the test."""
+        assert self.prometheus is not None
+        return await self.prometheus.value(query, server)
 
     async def _serve(self, seconds: float) -> None:
         at = (self.clock.moment - START).total_seconds()

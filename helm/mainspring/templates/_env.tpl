@@ -12,6 +12,9 @@
 {{- with .Values.git.allowedHosts }}
 - {name: MAINSPRING_ALLOWED_HOSTS, value: {{ join "," . | quote }}}
 {{- end }}
+{{- with .Values.prometheus }}
+- {name: MAINSPRING_PROMETHEUS, value: {{ join "," . | quote }}}
+{{- end }}
 - {name: MAINSPRING_GIT_PROTOCOLS, value: {{ join "," .Values.git.protocols | quote }}}
 {{- if .Values.webhook.existingSecret }}
 - {name: MAINSPRING_WEBHOOK_KEY, value: /etc/mainspring/webhook/key}

@@ -131,6 +131,36 @@ async def figures_are_away_when_the_step_begins(s: PredictingSimulation) -> None
     assert await s.shares() == {NEW: 100}
 
 
+class Sales:
+    """A Prometheus in which the new version sells nothing, and which is away when a test says so."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked: list[tuple[str, str | None]] = []
+
+    async def value(self, query: str, server: str | None = None) -> float:
+        self.asked.append((query, server))
+        if self.away:
+            raise Unavailable("Prometheus at http://p:9090 did not answer", reason="PrometheusUnavailable")
+        return 0.0 if query == 'sales{version="2"}' else 5.0
+
+
+async def sales_that_fall_go_back(s: PredictingSimulation) -> None:
+    sales = Sales()
+    sales.away = True
+    s.prometheus = sales
+    query = {"query": 'sales{version="{{ .version }}"}', "direction": "Higher"}
+    margin = {"margin": -0.05, "mode": "Relative"}
+    await rollout(s, 120, canary({"name": "sales", "prometheus": query, "champion": margin}))
+    message = (await s.condition())["message"]
+    assert message == f"canary 10% of {NEW}: sales: Prometheus at http://p:9090 did not answer"
+    sales.away = False
+    await s.run(20)
+    assert "sales: sales 0, champion 5: improvement -100.0%, needed -5.0%" in (await s.condition())["message"]
+    assert await s.shares() == {OLD: 100}
+    assert {q for q, _ in sales.asked} == {'sales{version="1"}', 'sales{version="2"}'}
+
+
 STORIES: dict[str, Story] = {
     f.__name__: f
     for f in (
@@ -145,6 +175,7 @@ STORIES: dict[str, Story] = {
         requests_that_never_reach_the_challenger_go_back,
         slower_than_the_champion_is_a_matter_of_the_margin,
         figures_are_away_when_the_step_begins,
+        sales_that_fall_go_back,
     )
 }
 
