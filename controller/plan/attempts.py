@@ -1,7 +1,7 @@
 """What became of one attempt at a training: how far it is, why it waits, why it failed, whether to try again.
 
 Pure: a Job as it was seen in, words and a choice out.  It must never believe what a training program says about
-anything but itself.
+anything but itself, nor take an evaluation for done that measured something else than it was asked for.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from datetime import datetime
 from typing import Final
 
 from controller.api.conditions import timestamp
-from controller.api.modelrevision import Attempt
+from controller.api.modelrevision import Attempt, Evidence
 from controller.plan.observed import JobSeen, StepSeen
 
-ATTEMPTS_KEPT: Final = 10
+NEWEST_KEPT: Final = 9
+"""So many lost ones in a row are waited for as long as any more would be."""
+ATTEMPTS_KEPT: Final = 11 + NEWEST_KEPT
+"""Among them one failure more than training.backoffLimit can allow, so that the limit is reached."""
 NOT_STARTED: Final = "PodNotStarted"
 """Reason of an attempt whose pod does not start, or never did."""
 DATA_REASONS: Final = frozenset(
@@ -53,6 +56,8 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
 
     Only our own containers' words are believed; exit code 3 of theirs means that the input is wrong.
     """
+    if job.unlike:
+        return "NotAsAsked", job.unlike, True
     if job.outcome == "Lost":
         detail = f": {job.message}" if job.message else ""
         return "Lost", f"attempt {job.attempt} was lost with its process or machine{detail}", True
@@ -86,6 +91,35 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
             return "OutputTooLarge", f"the training program wrote too much{last}", False
         return "TrainingFailed", f"the training program ended with exit code {code}{last}{_meant(bad.text)}", True
     return _own_failure(bad)
+
+
+def held_to(evidence: Evidence, job: JobSeen) -> JobSeen:
+    """Count an evaluation as failed that measured something else than it was asked for.
+
+    It would be asked for again at once, and without end: an evaluator of another release, or one that lies, must
+    cost no more attempts than a program that fails. A training's report is taken in all the same: it has a model.
+    """
+    if job.outcome != "Succeeded" or not job.evaluate_only:
+        return job
+    for what, asked, told in (
+        ("the champion to compare with", job.against, evidence.champion),
+        ("the data checks", job.checks, evidence.checks_hash),
+        ("what the gates ask for", job.measures, evidence.measures),
+    ):
+        if asked is not None and asked != told:
+            text = f"evaluation {job.attempt} was given {what} as {_short(asked)}, its report is by {_short(told)}"
+            return replace(job, outcome="Failed", unlike=text)
+    return job
+
+
+def _short(digest: str) -> str:
+    return digest[:19] or "none"
+
+
+def failures(attempts: tuple[Attempt, ...]) -> int:
+    """Count the attempts that failed since the last one that succeeded; lost ones cost nothing."""
+    since = next((n for n, a in enumerate(reversed(attempts)) if a.outcome == "Succeeded"), len(attempts))
+    return sum(1 for a in attempts[len(attempts) - since :] if a.outcome == "Failed")
 
 
 def _meant(text: str) -> str:
@@ -127,7 +161,11 @@ def with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, 
         }
     )
     others = [a for a in attempts if a.number != job.attempt]
-    return tuple(sorted([*others, entry], key=lambda a: a.number))[-ATTEMPTS_KEPT:]
+    kept = sorted([*others, entry], key=lambda a: a.number)
+    while len(kept) > ATTEMPTS_KEPT:
+        # What counts against the limit is kept longest.
+        kept.remove(next((a for a in kept[:-NEWEST_KEPT] if a.outcome == "Lost"), kept[0]))
+    return tuple(kept)
 
 
 def progress(job: JobSeen, now: datetime) -> str:

@@ -28,6 +28,10 @@ LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 ANNOTATION_CHECKS: Final = f"{GROUP}/checks"
 """On Jobs: hash of the data checks that they apply."""
+ANNOTATION_AGAINST: Final = f"{GROUP}/against"
+"""On Jobs: digest of the champion that they compare with; empty without one."""
+ANNOTATION_MEASURES: Final = f"{GROUP}/measures"
+"""On Jobs: hash of what they measure besides the metrics on all rows."""
 ONE_THREAD: Final = [{"name": "OMP_NUM_THREADS", "value": "1"}]
 """A row is predicted by one thread: several spin for each other's sake and multiply the latency under load."""
 
@@ -77,8 +81,9 @@ def training_job(
     attempt: int,
     deadline_s: int,
     tracking_uri: str,
-    with_champion: bool,
+    champion: str,
     checks: str,
+    measures: str = "",
     evaluate_only: bool = False,
     wanted: Training | None = None,
     settings: PodSettings = PLAIN,
@@ -93,8 +98,9 @@ def training_job(
         attempt: 1 for the first.
         deadline_s: longest time of the whole Job.
         tracking_uri: MLflow.
-        with_champion: whether there is one to compare with.
+        champion: digest of the one to compare with, empty without one; kept on the Job.
         checks: hash of the data checks, kept on the Job.
+        measures: hash of what the gates ask for besides, kept on the Job.
         evaluate_only: `fetch` brings the trained model instead of a training.
         wanted: resources, queue and nodes, as the ModelSpec asks now.
         settings: the operator's, for pods.
@@ -103,7 +109,7 @@ def training_job(
     """
     spec, name = revision.spec, naming.job_name(revision.metadata.name, attempt, evaluate_only=evaluate_only)
     left_out = {"train"} if evaluate_only else set()
-    left_out |= set() if with_champion else {"predict-champion"}
+    left_out |= set() if champion else {"predict-champion"}
     steps = [s for s in STEPS if s not in left_out]
     containers = [_step(s, revision, tracking_uri, evaluate_only) for s in steps]
     volumes = sorted({v for s in steps for v in _MOUNTS[s]})
@@ -118,7 +124,14 @@ def training_job(
     return {
         "apiVersion": API_VERSIONS["Job"],
         "kind": "Job",
-        "metadata": {**metadata, "annotations": {ANNOTATION_CHECKS: checks}},
+        "metadata": {
+            **metadata,
+            "annotations": {
+                ANNOTATION_CHECKS: checks,
+                ANNOTATION_AGAINST: champion,
+                ANNOTATION_MEASURES: measures,
+            },
+        },
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_s,

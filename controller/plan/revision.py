@@ -33,6 +33,8 @@ from controller.plan.attempts import (
     DATA_REASONS,
     doing,
     failure,
+    failures,
+    held_to,
     lost_in_a_row,
     progress,
     remembering,
@@ -66,6 +68,8 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
         why = Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
         return _start(seen, before, 1, why)
     job = remembering(before.attempts, job)
+    if isinstance(seen.report, Report) and is_measured(before):
+        job = held_to(seen.report.evidence, job)
     status = before.model_copy(update={"attempts": with_attempt(before.attempts, job)})
     match job.outcome:
         case "Running":
@@ -75,6 +79,10 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
             taken = status.evidence is not None and status.evidence.report == said
             return _measured(seen, status) if taken and said else _take_report(seen, status)
         case _:
+            renewing = job.evaluate_only and is_measured(status) and status.version
+            if renewing and _outdated(seen, status) is None:
+                # It failed, and by now nothing needs it.
+                return _closing_run(seen, before, job, _measured(seen, status))
             return _closing_run(seen, before, job, _after_failure(seen, status, job, now))
 
 
@@ -145,15 +153,15 @@ def _start(
     if seen.busy:
         message = f"{seen.busy} of the same model is still training; one trains at a time"
         return _waiting(status, "WaitingForTraining", message, next_s=5.0)
-    champion = seen.champion
     job = training_job(
         seen.revision,
         seen.manifest,
         attempt=attempt,
         deadline_s=model.spec.training.active_deadline_seconds,
         tracking_uri=seen.tracking_uri,
-        with_champion=champion is not None and champion.status.artifact is not None,
+        champion=_against(seen),
         checks=checks_hash(model.spec),
+        measures=measures(model.spec).hash,
         evaluate_only=evaluate_only,
         wanted=model.spec.training,
         settings=seen.pods,
@@ -192,13 +200,13 @@ def _take_report(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPla
     return _measured(seen, status)
 
 
-def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
+def _reached(status: ModelRevisionStatus) -> list[Wanted]:
+    """Say what a measured revision has behind it."""
     evidence, artifact = status.evidence, status.artifact
     assert evidence is not None
     assert artifact is not None
     count = len(evidence.checks)
-    rows = f"{evidence.holdout_rows:,} hold-out rows, {evidence.training_rows:,} training rows"
-    good: list[Wanted] = [
+    return [
         (DATA_VALID, "True", "ChecksPassed", f"{count} of {count} checks passed{hints(evidence)}"),
         (
             TRAINED,
@@ -207,6 +215,14 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
             f"{artifact.format} model of {artifact.size_bytes:,} bytes, {artifact.digest[:19]}",
         ),
     ]
+
+
+def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
+    evidence, artifact = status.evidence, status.artifact
+    assert evidence is not None
+    assert artifact is not None
+    rows = f"{evidence.holdout_rows:,} hold-out rows, {evidence.training_rows:,} training rows"
+    good = _reached(status)
     if status.version and (why := _outdated(seen, status)) is not None:
         return _start(seen, status, _next_attempt(status), why, evaluate_only=True)
     if status.version:
@@ -250,6 +266,12 @@ def _next_attempt(status: ModelRevisionStatus) -> int:
     return max((a.number for a in status.attempts), default=0) + 1
 
 
+def _against(seen: RevisionSeen) -> str:
+    """Digest of the champion to compare with; empty without one."""
+    champion = seen.champion
+    return champion.status.artifact.digest if champion and champion.status.artifact else ""
+
+
 def _outdated(seen: RevisionSeen, status: ModelRevisionStatus) -> Cause | None:
     """Say why the evidence must be renewed before the wanted revision can be judged; None when it need not be.
 
@@ -263,8 +285,7 @@ def _outdated(seen: RevisionSeen, status: ModelRevisionStatus) -> Cause | None:
         return None
     if judged.evidence != evidence.report or not any(v.reason == "EvidenceOutdated" for v in judged.verdicts):
         return None
-    champion = seen.champion.status.artifact.digest if seen.champion and seen.champion.status.artifact else ""
-    if evidence.champion != champion:
+    if evidence.champion != _against(seen):
         name = seen.champion.metadata.name if seen.champion else "none"
         return Cause("ChampionChanged", f"the evidence does not compare with the champion of now, {name}")
     if evidence.checks_hash != checks_hash(model.spec):
@@ -284,10 +305,13 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         condition = DATA_VALID if data_bad else TRAINED
         return _stalled(status, reason, message, (condition, "False", reason, message))
     limit = seen.model.spec.training.backoff_limit if seen.model else 0
-    failed = sum(1 for a in status.attempts if a.outcome == "Failed")
-    requested = _requested_after(seen, job)
+    failed = failures(status.attempts)
+    requested = _requested_after(seen, job) or _asked_anew(seen, job)
     if failed > limit and not requested:
         count = f"{failed} of {limit + 1} attempts failed"
+        if job.unlike:
+            fix = "Bring the operator and its jobs_image to one release, then `mainspring reconcile` to try again"
+            return _stalled(status, "EvaluationFailed", f"{message} ({count}). {fix}", *_reached(status))
         text = f"{message} ({count}). Push a fix, or `mainspring reconcile` to try again"
         return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
     # A machine that is lost once costs no wait; a program that kills its supervisor is lost every time.
@@ -299,6 +323,15 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         return _waiting(status, "RetryBackoff", f"{message}; next attempt in {human_seconds(left)}", next_s=left)
     why = Cause("Retry", f"attempt {job.attempt} ended: {message}")
     return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
+
+
+def _asked_anew(seen: RevisionSeen, job: JobSeen) -> bool:
+    """Tell whether something else is to be measured by now than an evaluation that failed was asked for."""
+    if not job.evaluate_only or seen.model is None:
+        return False
+    now = (_against(seen), checks_hash(seen.model.spec), measures(seen.model.spec).hash)
+    asked = (job.against, job.checks, job.measures)
+    return any(then not in (None, this) for then, this in zip(asked, now, strict=True))
 
 
 def _requested_after(seen: RevisionSeen, job: JobSeen) -> bool:

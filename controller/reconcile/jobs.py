@@ -13,7 +13,7 @@ from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key
 from controller.api.reports import REPORT_MAX_BYTES, Report, Termination
 from controller.clients.errors import ClientError, NotFound
 from controller.clients.redact import redact
-from controller.plan.manifests import ANNOTATION_CHECKS, LABEL_QUEUE
+from controller.plan.manifests import ANNOTATION_AGAINST, ANNOTATION_CHECKS, ANNOTATION_MEASURES, LABEL_QUEUE
 from controller.plan.observed import JobSeen, RevisionSeen, StepSeen
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import survival
@@ -107,11 +107,14 @@ def job_seen(job: Manifest, pod: Manifest | None) -> JobSeen:
         outcome = "Succeeded" if ended["type"] == "Complete" else "Lost" if lost else "Failed"
     pod_status = (pod or {}).get("status") or {}
     states = [*pod_status.get("initContainerStatuses", ()), *pod_status.get("containerStatuses", ())]
+    noted = job["metadata"].get("annotations") or {}
     return JobSeen(
         name=job["metadata"]["name"],
         attempt=attempt_of(job),
         evaluate_only="-evaluate-" in job["metadata"]["name"],
-        checks=(job["metadata"].get("annotations") or {}).get(ANNOTATION_CHECKS, ""),
+        checks=noted.get(ANNOTATION_CHECKS, ""),
+        against=noted.get(ANNOTATION_AGAINST),
+        measures=noted.get(ANNOTATION_MEASURES),
         outcome=outcome,
         started_at=status.get("startTime", ""),
         finished_at=(status.get("completionTime") or (ended or {}).get("lastTransitionTime") or "")

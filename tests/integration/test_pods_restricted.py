@@ -90,9 +90,9 @@ def objects(model: ModelSpec, owner: Manifest) -> list[Manifest]:
         "settings": PODS,
         "secrets": tasks.secrets(revision, model),
     }
-    first = manifests.training_job(revision, owner, with_champion=False, **common)
-    second = manifests.training_job(revision, owner, with_champion=True, **{**common, "attempt": 10})
-    again = manifests.training_job(revision, owner, with_champion=True, evaluate_only=True, **common)
+    first = manifests.training_job(revision, owner, champion="", **common)
+    second = manifests.training_job(revision, owner, champion=f"sha256:{'c' * 64}", **{**common, "attempt": 10})
+    again = manifests.training_job(revision, owner, champion=f"sha256:{'c' * 64}", evaluate_only=True, **common)
     deployment = naming.deployment_name(name, PODS.server_image)
     served = servers.deployment(
         model,

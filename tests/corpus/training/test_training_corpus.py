@@ -76,7 +76,7 @@ def job_of(case: Case, owner: Manifest, features: Path) -> tuple[Manifest, Manif
     """Build the Job that the controller makes, with its tasks; fetch and evaluate are stood in for."""
     parsed, _ = revision(NAMES[case.id], case.program)
     job = training_job(
-        parsed, owner, attempt=1, deadline_s=case.deadline_s, tracking_uri="", with_champion=False, checks=""
+        parsed, owner, attempt=1, deadline_s=case.deadline_s, tracking_uri="", champion="", checks=""
     )
     pod = job["spec"]["template"]["spec"]
     pod["terminationGracePeriodSeconds"] = 1

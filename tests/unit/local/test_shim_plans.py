@@ -149,7 +149,7 @@ def test_no_path_of_the_pod_is_left_in_a_training_job_that_the_controller_makes(
         attempt=1,
         deadline_s=60,
         tracking_uri="http://127.0.0.1:5000",
-        with_champion=True,
+        champion=f"sha256:{'1' * 64}",
         checks="sha256:1",
     )
     tasks = {f"{step}.json": "{}" for step in ("fetch", "predict-champion", "predict", "evaluate")}

@@ -57,7 +57,7 @@ def job(secrets):
         attempt=1,
         deadline_s=60,
         tracking_uri="http://mlflow",
-        with_champion=True,
+        champion=f"sha256:{'1' * 64}",
         checks="",
         settings=SETTINGS,
         secrets=secrets,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 
+from controller.api.hashes import canonical
 from controller.api.meta import Key, Manifest
 from tests.support.simulation import Simulation
 from tests.support.stories import golden, spec
@@ -28,7 +33,7 @@ async def a_gate_by_slice_is_asked_for_after_training(s: Simulation) -> None:
     await s.run(300)
     trained = [j for j in s.jobs_started if "-train-" in j]
     assert len(trained) == 2
-    assert [j.rpartition("-evaluate-")[2] for j in s.jobs_started if "-evaluate-" in j] == ["2"]
+    assert evaluations(s) == ["2"]
 
 
 async def a_dry_run_fails_and_decides_nothing(s: Simulation) -> None:
@@ -65,6 +70,52 @@ async def the_trainers_word_is_believed_only_where_asked(s: Simulation) -> None:
     assert await s.store.get(Key("HTTPRoute", "default", "bikes")) is None
 
 
+def telling(**other: Any) -> Callable[[bytes], bytes]:
+    """Make an evaluator that measures by something else than it was asked for."""
+
+    def retold(report: bytes) -> bytes:
+        said = json.loads(report)
+        return canonical({**said, "evidence": {**said["evidence"], **other}})
+
+    return retold
+
+
+def evaluations(s: Simulation) -> list[str]:
+    return [j.rpartition("-evaluate-")[2] for j in s.jobs_started if "-evaluate-" in j]
+
+
+async def an_evaluator_that_compares_with_another_model_is_given_up(s: Simulation) -> None:
+    """Every report names another champion: two evaluations, then a person is asked; with a good one it goes on."""
+    await first_commit(s)
+    s.told_before = s.writes[0]
+    s.retell = telling(champion=f"sha256:{'f' * 64}")
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(1200, step_s=30)
+    assert evaluations(s) == ["2", "3"]
+    status = (await s.model())["status"]
+    assert status["stage"] == "Stalled"
+    s.retell = lambda report: report
+    asked = {"mainspring.dev/requested-at": s.clock.now().isoformat()}
+    await s.store.annotate(Key("ModelSpec", "default", "bikes"), asked)
+    await s.run(300)
+    assert evaluations(s) == ["2", "3", "4"]
+
+
+async def an_evaluator_that_knows_no_slices_is_given_up_until_nothing_is_asked_of_it(s: Simulation) -> None:
+    """An image of an older release cannot measure what a gate asks for; without that gate nothing is missing."""
+    await worse_is_refused(s)
+    s.told_before = s.writes[0]
+    s.retell = telling(measures="")
+    rule = {"name": "weekends", "metric": "rmse", "slices": ["weekday"], "minRows": 100, "max": 150}
+    await s.store.apply(asking(rule))
+    await s.run(1200, step_s=30)
+    assert evaluations(s) == ["2", "3"]
+    assert (await s.model())["status"]["stage"] == "Stalled"
+    await s.store.apply(asking())
+    await s.run(300)
+    assert evaluations(s) == ["2", "3"]
+
+
 STORIES = {
     f.__name__: f
     for f in (
@@ -72,6 +123,8 @@ STORIES = {
         a_dry_run_fails_and_decides_nothing,
         an_expression_with_what_was_never_measured_stops_the_model,
         the_trainers_word_is_believed_only_where_asked,
+        an_evaluator_that_compares_with_another_model_is_given_up,
+        an_evaluator_that_knows_no_slices_is_given_up_until_nothing_is_asked_of_it,
     )
 }
 
@@ -85,8 +138,17 @@ def test_gate_story_ends_as_told_and_reads_as_in_its_golden_file(
     assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)
 
 
-def test_a_renewed_measurement_ends_the_same_after_a_crash_at_any_write() -> None:
-    story = a_gate_by_slice_is_asked_for_after_training
+@pytest.mark.parametrize(
+    "story",
+    [
+        a_gate_by_slice_is_asked_for_after_training,
+        an_evaluator_that_compares_with_another_model_is_given_up,
+        an_evaluator_that_knows_no_slices_is_given_up_until_nothing_is_asked_of_it,
+    ],
+)
+def test_a_renewed_measurement_ends_the_same_after_a_crash_at_any_write(
+    story: Callable[[Simulation], Awaitable[None]],
+) -> None:
     clean, want = tell(story)
     for write in range(clean.told_before + 1, clean.writes[0] + 1):
         simulation, got = tell(story, crash_at=write)
