@@ -24,6 +24,7 @@ from tests.cluster.build import built
 from tests.cluster.node import Node
 from tests.cluster.processes import wait_until
 from tests.node.stage import ClusterOperator, ClusterRepository, ClusterView, cluster_address, is_available
+from tests.support.crash_end import Reader
 from tests.support.helm import binary
 from tests.support.operator_process import ROOT
 
@@ -31,6 +32,9 @@ EXAMPLE = ROOT / "examples" / "bikes"
 NAMESPACE = "team"
 STEP_LIMIT_S = 300.0
 README_LIMIT_S = 900.0
+DELETED_WITHIN_S = 180.0
+MADE = "modelspecs,modelrevisions,jobs,configmaps,deployments,replicasets,services,poddisruptionbudgets,pods"
+"""What a model is made of on a cluster."""
 
 
 def commands() -> str:
@@ -126,3 +130,25 @@ def test_the_story_of_the_demo_on_a_node(node: Node, first_model: tuple[Path, st
     servers = kubectl("get", "-n", NAMESPACE, "deployments", "-l", f"{LABEL_MODEL}=bikes", "-o", "name")
     assert champion["revision"] in servers
     wait_until(lambda: is_available(node.plane, NAMESPACE, "mainspring"), "waiting for the operator", 60)
+
+
+def test_a_deleted_model_takes_all_that_it_had_with_it_but_what_is_recorded(
+    node: Node, first_model: tuple[Path, str]
+):
+    """Owner references alone do it, as for any Kubernetes object: no finalizer of ours can hang."""
+    assert first_model
+
+    def left() -> str:
+        return node.kubectl("get", "-n", NAMESPACE, MADE, "-l", f"{LABEL_MODEL}=bikes", "-o", "name")
+
+    registry = Reader(cluster_address(node, NAMESPACE, "mainspring-mlflow"), "bikes")
+    before = (registry.versions(), registry.aliases(), registry.ledger(), sorted(registry.runs()))
+    assert "service/bikes" in left()
+    # First what would bring it back.
+    node.kubectl("delete", "-n", NAMESPACE, "modelrepository/team", "modelspec/bikes", "--timeout=60s")
+    wait_until(lambda: not left(), "waiting for servers, Jobs and revisions to go", DELETED_WITHIN_S)
+    shown = node.kubectl("get", "-n", NAMESPACE, "modelspecs", "-o", "name")
+    assert "bikes" not in shown
+    assert is_available(node.plane, NAMESPACE, "mainspring"), "the operator goes on"
+    after = (registry.versions(), registry.aliases(), registry.ledger(), sorted(registry.runs()))
+    assert after == before, "what was decided and measured stays"
