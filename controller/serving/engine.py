@@ -128,7 +128,7 @@ class Engine:
             BadRequest, Denied. Whatever the model raises.
         """
         self._asked += 1
-        scores = self._asked % SCORES_EVERY == 0
+        scores = table.scores or self._asked % SCORES_EVERY == 0
         if self.arrays and table.matrix is not None:
             try:
                 return self._predictor.answer(table.matrix, table.rows, scores)

@@ -20,7 +20,7 @@ import uvicorn
 
 from controller.clients.errors import NotFound
 from controller.serving import app, invocations, loader, predlog_server, step
-from controller.serving.app import Identity, State
+from controller.serving.call import Identity, State
 from controller.serving.engine import Engine
 from controller.serving.invocations import BadRequest
 from controller.serving.metrics import Metrics

@@ -29,9 +29,10 @@ class Table:
         names: names of the columns; those of the model in its order, and the same object, where it has names.
         rows: how many.
         matrix: float64 of shape (rows, columns), by column in memory, NaN for missing; None when there are texts.
+        scores: whether the request asks for probabilities.
     """
 
-    __slots__ = ("_cells", "_frame", "_given", "_kinds", "matrix", "names", "rows")
+    __slots__ = ("_cells", "_frame", "_given", "_kinds", "matrix", "names", "rows", "scores")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Table:
         frame: Any = None,
     ) -> None:
         self.names, self.rows, self._kinds = names, rows, kinds
+        self.scores = False
         self.matrix, self._given, self._cells, self._frame = matrix, given, cells, frame
 
     @classmethod
@@ -153,11 +155,19 @@ def _table(names: Sequence[str], rows: Rows, kinds: Mapping[str, str], arrays: b
         if not (np.nan_to_num(sizes) if type(None) in types else sizes).max() < _EXACT:
             return None
         return Table(names, len(rows), kinds, matrix=matrix, given=rows)
-    cells = list(zip(*rows, strict=True))
+    return of_cells(names, list(zip(*rows, strict=True)), kinds)
+
+
+def of_cells(names: Sequence[str], cells: Rows, kinds: Mapping[str, str]) -> Table | None:
+    """Make a table of columns of plain values; None: ask the careful reader.
+
+    Args:
+        cells: by column, of equal lengths, None for missing.
+    """
     for name, column in zip(names, cells, strict=True):
         if not _sure(column, kinds.get(name)):
             return None
-    return Table(names, len(rows), kinds, cells=cells)
+    return Table(names, len(cells[0]), kinds, cells=cells)
 
 
 def _sure(column: Sequence[Any], kind: str | None) -> bool:
