@@ -6,31 +6,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from controller.serving import app, server
-from controller.serving.pool import Pool
 from controller.serving.predict import request_body
-from controller.serving.predictor import Predictor
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it asks for another HTTP library than the one we have
-    from starlette.testclient import TestClient
-
-DIGEST = "sha256:" + "d" * 64
-
-
-def client_of(model, sample=None, **pool) -> TestClient:
-    predictor = Predictor(model, kind="joblib")
-    state = server.new_state(predictor, DIGEST, Pool(parallel=predictor.parallel, **pool))
-    server.prove(state, sample)
-    client = TestClient(app.build(state), raise_server_exceptions=False)
-    client.state = state
-    return client
+from tests.support.serving_client import client_of
 
 
 @pytest.fixture(scope="module")
