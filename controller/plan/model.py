@@ -34,7 +34,7 @@ from controller.api.modelstatus import (
 from controller.api.statements import lineage_statement
 from controller.plan import gates, manifests, orders, pinning, recall, rollout, traffic
 from controller.plan.actions import CreateRevision, Plan, RecordVerdict
-from controller.plan.observed import ModelSeen, SourceSeen
+from controller.plan.observed import ORDER_FIRST, ModelSeen, SourceSeen
 from controller.plan.round import ModelPlan, Round, Served, find_champion, served_from
 from controller.plan.verdict import Cause, Refused, Unknown, deciding, passed_of, worst
 
@@ -79,8 +79,11 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
 def _towards_source(r: Round) -> ModelPlan:
     source = r.seen.source
     if isinstance(source, Unknown | Refused):
-        r.conditions.append((SOURCE_READY, "False", source.reason, source.message))
-        last = r.status.source
+        known, last = find(r.status.conditions, SOURCE_READY), r.status.source
+        if source.reason == ORDER_FIRST and known is not None:  # Git was not even asked.
+            r.conditions.append((SOURCE_READY, known.status, known.reason, known.message))
+        else:
+            r.conditions.append((SOURCE_READY, "False", source.reason, source.message))
         if (plan := orders.obey(r, last.wanted if last else "", "Git, when last read,")) is not None:
             return plan
         _continue_rollout(r)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from controller.api.kinds import FieldError, ModelOverride, ModelRepository, ModelRevision, ModelSpec
 from controller.api.meta import Manifest
@@ -17,6 +18,9 @@ from controller.api.validation import Checked
 from controller.plan.ledger import Ledger
 from controller.plan.pods import PLAIN, PodSettings
 from controller.plan.verdict import Refused, Unknown
+
+ORDER_FIRST: Final = "OrderFirst"
+"""Why Git was not asked: the order of a person is taken up first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,10 @@ class ModelSeen:
     """Pods that get requests of the model though no Deployment made them."""
     overrides: tuple[ModelOverride, ...] = ()
     """Orders of people about this model, valid ones; in no order."""
+    log_secret: Refused | Unknown | None = None
+    """What is wrong with the Secret of the prediction log's store; None: nothing, or none is named."""
+    logs: Mapping[str, Counters | Unknown] = field(default_factory=dict)
+    """Revision → what its servers say of their log: `<pod>|log=<reason>|<message>`, `<pod>|lost`."""
     pods: PodSettings = PLAIN
     """The operator's settings for pods."""
     lost: ModelRevisionSpec | None = None

@@ -28,6 +28,7 @@ from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
 from controller.plan.observed import (
+    ORDER_FIRST,
     ModelSeen,
     OverrideSeen,
     RepositorySeen,
@@ -37,7 +38,7 @@ from controller.plan.revision import environment_of, registry_name
 from controller.plan.selection import OUR_YAML_MAX_BYTES, is_our_yaml, may_be_our_yaml, select, unmatched
 from controller.plan.verdict import Refused, Unknown
 from controller.reconcile import datasets, queries, surroundings, survival
-from controller.reconcile.access import git_for
+from controller.reconcile.access import git_for, log_secret
 from controller.reconcile.jobs import has_ended
 from controller.reconcile.world import World
 
@@ -102,6 +103,8 @@ async def model(world: World, key: Key, *, asks_git: bool = True) -> ModelSeen |
         loaded=figures.loaded(),
         strangers=figures.strangers,
         overrides=orders,
+        log_secret=await log_secret(world, parsed),
+        logs=figures.logs(),
         pods=world.settings.pods,
         traffic=figures.counters(parsed),
         counted=figures.counted(),
@@ -129,12 +132,12 @@ async def _source_unless_ordered(world: World, parsed: ModelSpec) -> SourceSeen 
     if parsed.spec.suspend:
         return Unknown("Suspended", "spec.suspend is true")
     if await _is_ordered(world, parsed):
-        return Unknown("OrderFirst", "the order of a person is taken up first; Git is asked after that")
+        return Unknown(ORDER_FIRST, "the order of a person is taken up first; Git is asked after that")
     asking = asyncio.ensure_future(source(world, parsed))
     try:
         while not (await asyncio.wait({asking}, timeout=GIT_PATIENCE_S))[0]:
             if await _is_ordered(world, parsed):
-                return Unknown("OrderFirst", "Git has not answered; the order of a person is taken up first")
+                return Unknown(ORDER_FIRST, "Git has not answered; the order of a person is taken up first")
         return asking.result()
     finally:
         asking.cancel()
