@@ -53,6 +53,11 @@ def sp(lines: str) -> bytes:
     return changed(("spec:\n", f"spec:\n{lines}"))
 
 
+def analysis(rule: str, canary: str = "interval: 60s") -> bytes:
+    """Measure something else in a canary."""
+    return changed(("minReplicas: 2", f"canary: {{{canary}, analysis: [{{name: a, {rule}}}]}}"))
+
+
 def gate(*lines: str) -> bytes:
     """Say something else in the one gate."""
     return changed(("      metric: f1\n      min: 0.85\n", "".join(f"      {line.rstrip()}\n" for line in lines)))
@@ -100,6 +105,36 @@ CASES: dict[str, bytes] = {
         for i, w in enumerate(["[]", "[50, 10]", "[50, 101]", "[50, 50]"])
     },
     "Y21-1000": changed(("minReplicas: 2", f"canary: {{stepWeights: {[50] * 1000}}}")),
+    "Y21-drift-without-limit": analysis("metric: prediction-drift"),
+    "Y21-drift-with-champion": analysis("metric: prediction-drift, max: 0.1, champion: {margin: 0}"),
+    "Y21-errors-without-limit": analysis("metric: request-error-rate"),
+    "Y21-errors-with-duration": analysis("metric: request-error-rate, max: 0.1, maxDuration: 1s"),
+    "Y21-duration-with-max": analysis("metric: request-duration-p99, max: 0.1"),
+    "Y21-duration-beside-champion": analysis("metric: request-duration-p50, champion: {margin: -0.01}"),
+    "Y21-nothing-measured": analysis("max: 0.1"),
+    "Y21-measured-twice": analysis('metric: request-error-rate, max: 0.1, prometheus: {query: "up", max: 1}'),
+    "Y21-query-without-limit": analysis('prometheus: {query: "up"}'),
+    "Y21-query-without-direction": analysis('prometheus: {query: "up"}, champion: {margin: 0}'),
+    "Y21-query-with-outer-max": analysis('prometheus: {query: "up", min: 0}, max: 1'),
+    "Y21-query-upside-down": analysis('prometheus: {query: "up", min: 2, max: 1}'),
+    "Y21-query-of-what": analysis("prometheus: {query: 'x{v=\"{{ .sha }}\"}', min: 0}"),
+    "Y21-query-with-login": analysis('prometheus: {query: "up", min: 0, server: "http://me:pw@p:9090"}'),
+    "Y21-query": analysis("prometheus: {query: 'x{v=\"{{ .version }}\"}', min: 0, server: 'http://p:9090'}"),
+    "Y21-limit-never-reached": analysis("metric: request-error-rate, max: 0.1, failureLimit: 2"),
+    "Y21-limit-too-high": analysis(
+        "metric: request-error-rate, max: 0.1, failureLimit: 5", "interval: 60s, measureEvery: 20s"
+    ),
+    "Y21-limit": analysis(
+        "metric: request-error-rate, max: 0.1, failureLimit: 3", "interval: 60s, measureEvery: 20s"
+    ),
+    "Y21-longer-than-a-step": analysis("metric: request-error-rate, max: 0.1", "interval: 60s, measureEvery: 90s"),
+    "Y21-name-of-a-built-in": changed(
+        ("minReplicas: 2", "canary: {analysis: [{name: volume, metric: request-error-rate, max: 0.1}]}")
+    ),
+    "Y21-built-in-unknown": changed(("minReplicas: 2", "canary: {builtIn: {disabled: [speed]}}")),
+    "Y21-built-in": changed(
+        ("minReplicas: 2", "canary: {onInconclusive: Rollback, builtIn: {disabled: [volume], dryRun: true}}")
+    ),
     "Y22-tab": changed(("    ref:\n", "\tref:\n")),
     "Y22-crlf": BASE.replace("\n", "\r\n").encode(),
     "Y22-bom": b"\xef\xbb\xbf" + BASE.encode(),
