@@ -165,6 +165,12 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "path: " + _path("")[1],
         ),
     ),
+    "LogStorage": (
+        (
+            "!has(self.secretRef) || !self.uri.startsWith('file:')",
+            "secretRef is for stores of objects; a directory takes no login",
+        ),
+    ),
     "Holdout": (
         (
             "!has(self.by) || self.by != 'Group' || has(self.column)",
@@ -302,6 +308,7 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
             "must be a time, RFC 3339 in UTC: 2026-03-02T12:00:00Z",
         ),
     ),
+    ("PredictionLog", "retention"): (_between("24h", "87600h"),),
     ("Suite", "path"): (
         (_path("self")[0] + " && self.matches('[.]ya?ml$')", _path("")[1] + ", and end in .yaml"),
     ),

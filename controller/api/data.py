@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api import git_rules
-from controller.api.base import Column, DigestStr, Duration, Name, Strict
+from controller.api.base import Column, DigestStr, Duration, HashMark, Name, Strict
 from controller.api.pods import LocalRef
 
 Scalar = bool | int | float | str
@@ -63,6 +63,14 @@ class Columns(Strict):
     """A column that names a row once and for all. It keeps rows on their side of the hold-out split."""
     time: Column | None = None
     """A column with the time of the row: ISO 8601, or numbers that grow with time."""
+
+
+class ModelColumns(Columns):
+    """What the columns of the data mean, and which of them are nobody's business."""
+
+    sensitive: Annotated[tuple[Column, ...], Field(max_length=256), HashMark.SERVE] = ()
+    """Columns that are never in the log of predictions as they are: serving.predictionLog.sensitive says whether
+    they are left out or hashed. A change retrains nothing; where predictions are logged, servers are replaced."""
 
 
 class Holdout(Strict):

@@ -15,6 +15,7 @@ from controller.api.base import Column, Duration, HashMark, Name, Size, Strict
 from controller.api.data import RelativePath
 from controller.api.metrics import METRICS, Task
 from controller.api.pods import Autoscaling, PodTemplate, Resources, RouteSpec
+from controller.api.predictionlog import PredictionLog
 from controller.api.rollout import Canary
 
 Fairness = Literal[
@@ -245,6 +246,8 @@ class Serving(Strict):
     """Where the pods of the servers run."""
     route: RouteSpec | None = None
     """Gateways that split the requests by exact weights. Default: whole servers split them."""
+    prediction_log: PredictionLog | None = None
+    """Which predictions are kept, and where. Default: none. A change replaces the servers one by one."""
     canary: Canary = Canary()
     """How a challenger takes over."""
     rollback_window: RollbackWindow | None = None

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from controller.api import git_rules
 from controller.api.base import Duration, HashMark, Name, Strict, unique_names, within
-from controller.api.data import Check, Columns, Dataset, Holdout, RelativePath
+from controller.api.data import Check, Dataset, Holdout, ModelColumns, RelativePath
 from controller.api.gates import Gate, Serving, task_of_gates
 from controller.api.pods import LocalRef, PodTemplate, Resources
 
@@ -190,8 +190,8 @@ class ModelSpecSpec(Strict):
     data: Annotated[tuple[Dataset, ...], Field(min_length=1, max_length=16), HashMark.INPUTS]
     """Tables. The first is the one that is split and learned from; further ones are given to the training whole.
     One named `holdout` is the hold-out and is never given to the training. By content, a change retrains."""
-    columns: Annotated[Columns, HashMark.INPUTS]
-    """What the columns mean. A change retrains."""
+    columns: Annotated[ModelColumns, HashMark.INPUTS]
+    """What the columns mean. A change of anything but `sensitive` retrains."""
     holdout: Annotated[Holdout, HashMark.INPUTS] = Holdout()
     """How hold-out rows are chosen. A change retrains."""
     checks: Annotated[tuple[Check, ...], Field(max_length=64), HashMark.EVIDENCE] = ()

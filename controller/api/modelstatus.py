@@ -11,6 +11,7 @@ from pydantic import Field
 
 from controller.api.base import Lenient
 from controller.api.conditions import Condition
+from controller.api.predictionlog import PredictionLogStatus
 
 Outcome = Literal["Passed", "Failed", "Inconclusive"]
 FIGURES_MAX: Final = 20_000
@@ -290,5 +291,7 @@ class ModelSpecStatus(Lenient):
     """What was measured in the last canary."""
     ledger: LedgerStatus | None = None
     """The ledger, as last read."""
+    prediction_log: PredictionLogStatus | None = None
+    """Where predictions are logged; absent when they are not."""
     requested_at: str = ""
     """Last value of the annotation that asks for a look at once."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
-from controller.api import base, modeloverride, pods
+from controller.api import base, modeloverride, pods, predictionlog
 from controller.api.modelspec import IMAGE_PATTERN
 from controller.api.strictyaml import escaped
 from controller.api.strictyaml_scalars import Trap, cut, plain
@@ -35,6 +35,7 @@ PATTERNS: Final[dict[str, str]] = {
     pods.QUANTITY_PATTERN: 'an amount such as 500m, "2" or 4Gi',
     pods.LABEL_VALUE_PATTERN: 'a label value: letters, digits, ".", "_" and "-", at most 63',
     pods.QUALIFIED_PATTERN: "the key of a label or taint: a name, with a domain and / in front or not",
+    predictionlog.URI_PATTERN: "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///directory",
     pods.HOSTNAME_PATTERN: "a host name such as bikes.example.com or *.example.com",
     modeloverride.MOMENT_PATTERN: "a time in UTC such as 2026-03-02T12:00:00Z",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": 'letters, digits, ".", "_" and "-", beginning with a letter or digit',

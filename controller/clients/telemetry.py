@@ -25,6 +25,7 @@ _ESCAPED: Final = re.compile(r'\\([\\"n])')
 _SUMS: Final = {
     "mainspring_predicted_rows_total": "rows",
     "mainspring_missing_values_total": "missing",
+    "mainspring_log_lost_total": "lost",
     "mainspring_unseen_categories_total": "unseen",
 }
 """Counters that are added up whatever their labels say, and their names here."""
@@ -58,8 +59,9 @@ class Telemetry:
 
         Returns:
             By `<pod>|<name>`: `requests`, `errors` (status 5xx), `le=<seconds>` (cumulative durations), `rows`,
-            `p=<predicted value>`, `conf_le=<highest probability>` (cumulative), `missing`, `unseen`, and
-            `digest=<digest>`, 1 for what it has loaded.
+            `p=<predicted value>`, `conf_le=<highest probability>` (cumulative), `missing`, `unseen`, `lost` (rows
+            that the prediction log lost), `digest=<digest>`, 1 for what it has loaded, and
+            `log=<reason>|<message>`, 1 for how the log is shipped.
 
         Raises:
             Unavailable: a ready pod did not answer within two seconds, or not in the format.
@@ -102,6 +104,8 @@ def parse(text: str) -> dict[str, float]:
             found[key] = found.get(key, 0.0) + value
         elif name := _SUMS.get(match["name"]):
             found[name] = found.get(name, 0.0) + value
+        elif match["name"] == "mainspring_log_store_info":
+            found[f"log={labels.get('reason', '')}|{labels.get('message', '')}"] = 1.0
         elif match["name"] == "mainspring_model_info":
             found[f"digest={labels.get('digest', '')}"] = 1.0
     return found

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 from controller.api.kinds import parse
 from controller.api.meta import Manifest
 from controller.local.store import Store
+from controller.plan.pods import PodSettings
 from controller.reconcile.world import Settings, World
 
 
@@ -55,6 +57,11 @@ class Places:
     def mlflow(self) -> Path:
         """MLflow's own directory."""
         return self.data / "mlflow"
+
+    @property
+    def predictions(self) -> Path:
+        """The log of predictions of models that name no other place."""
+        return self.state / "predictions"
 
     @property
     def roots(self) -> Path:
@@ -161,10 +168,23 @@ def open_world(where: Places, store: Store, *, tracking_uri: str, router_url: st
         ledger=LedgerBook(registry, signer, Verifier([signer.public]), _now),
         telemetry=telemetry,
         prometheus=prometheus,
-        settings=Settings(runtime=runtime_digest(), tracking_uri=tracking_uri, local=True),
+        settings=Settings(
+            runtime=runtime_digest(), tracking_uri=tracking_uri, local=True, pods=log_settings(where)
+        ),
         now=_now,
         url_of=lambda namespace, name: f"{router_url}/{namespace}/{name}" if router_url else "",
         close=connections.aclose,
+    )
+
+
+LOG_AGE_S: Final = 10.0
+"""How old predictions get here before they are shipped: who tries it out waits for them."""
+
+
+def log_settings(where: Places) -> PodSettings:
+    """Say where predictions are kept here; the spool lies beside, so that it outlives every server."""
+    return PodSettings(
+        log_store=where.predictions.as_uri(), log_spool=str(where.state / "prediction-spool"), log_age_s=LOG_AGE_S
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.api.base import HashMark, dump
+from controller.api.data import Columns
 from controller.api.hashes import digest, marked
 from controller.api.kinds import ModelSpec
 from controller.api.modelrevision import (
@@ -88,7 +89,7 @@ def pin(model: ModelSpec, source: SourceSeen, *, first: bool) -> tuple[str, Mode
             url=spec.source.url, commit=source.commit, paths=spec.source.paths, files=source.files
         ),
         data=source.data,
-        columns=spec.columns,
+        columns=columns_of(spec),
         holdout=spec.holdout,
         training=PinnedTraining(
             image=training.image,
@@ -100,6 +101,11 @@ def pin(model: ModelSpec, source: SourceSeen, *, first: bool) -> tuple[str, Mode
         trigger=trigger,
     )
     return naming.revision_name(model.metadata.name, hash_), pinned
+
+
+def columns_of(spec: ModelSpecSpec) -> Columns:
+    """Return what a revision pins of the columns: what the model learns from, not who may see which of them."""
+    return Columns.model_validate({k: v for k, v in dump(spec.columns).items() if k != "sensitive"})
 
 
 def as_manifest(spec: ModelRevisionSpec) -> Mapping[str, Any]:

@@ -27,6 +27,9 @@ CREDENTIALS: Final = "/mainspring/credentials"
 REGISTRY_CREDENTIALS: Final = f"{CREDENTIALS}/registry"
 REGISTRY_VOLUME: Final = "registry-credentials"
 GIT_VOLUME: Final = "git-credentials"
+LOG_VOLUME: Final = "log-credentials"
+SHIP: Final = "ship-log"
+"""The container that ships the prediction log."""
 DATA_VOLUME: Final = "data-credentials-"
 """Begin of the names of volumes with logins for datasets."""
 WITH_REGISTRY: Final = frozenset({"fetch", "evaluate", "fetch-model"})
@@ -37,9 +40,12 @@ SLEEP_S: Final = 5
 """How long a server that is told to end is left alone first: endpoints need a moment to forget it."""
 GRACE_S: Final = 45
 """Longest time between SIGTERM and SIGKILL of a server: preStop, 3 s of draining, 20 s for requests."""
+SHIP_GRACE_S: Final = 60
+"""How much longer a server has whose log is to be shipped."""
 
 STEP: Final = Resources(requests={"cpu": "100m", "memory": "512Mi"}, limits={"memory": "4Gi"})
 TRAINING: Final = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "4Gi"})
+SHIPPER: Final = Resources(requests={"cpu": "20m", "memory": "128Mi"}, limits={"memory": "1Gi"})
 SERVER: Final = Resources(requests={"cpu": "100m", "memory": "512Mi"}, limits={"memory": "2Gi"})
 
 
@@ -63,6 +69,14 @@ class PodSettings:
     """Of a training program that says nothing."""
     server: Resources = SERVER
     """Of a server whose ModelSpec says nothing."""
+    shipper: Resources = SHIPPER
+    """Of the container beside a server that ships its prediction log."""
+    log_store: str = ""
+    """Where predictions are kept of which the ModelSpec does not say it, as a URI; empty: nowhere."""
+    log_spool: str = ""
+    """Directory of the spools in local mode."""
+    log_age_s: float = 60.0
+    """How old predictions get before they are shipped, seconds."""
     volume_limit: str = "20Gi"
     """sizeLimit of each volume: what fills the disk is evicted."""
     fetch_env: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +101,8 @@ class PodSecrets:
     """For the repository; empty: none."""
     data: Mapping[str, str] = field(default_factory=dict)
     """By dataset."""
+    log: str = ""
+    """For the store of the prediction log; empty: none."""
 
     def mounts(self, container: str) -> list[tuple[str, str, Manifest]]:
         """List what a container mounts: volume, path, and the volume's source."""
@@ -96,6 +112,9 @@ class PodSecrets:
             found.append((REGISTRY_VOLUME, REGISTRY_CREDENTIALS, source))
         if container == "fetch" and self.git:
             found.append((GIT_VOLUME, f"{CREDENTIALS}/git", _source(self.git)))
+        if container == SHIP and self.log:
+            # Optional: servers come up although the log's Secret is gone.
+            found.append((LOG_VOLUME, f"{CREDENTIALS}/log", {**_source(self.log), "optional": True}))
         if container == "fetch":
             by_name = enumerate(sorted(self.data.items()))
             found += [(f"{DATA_VOLUME}{i}", f"{CREDENTIALS}/data/{n}", _source(s)) for i, (n, s) in by_name]
@@ -174,7 +193,8 @@ def _container(
     mounts += [{"name": volume, "mountPath": path, "readOnly": True} for volume, path, _ in credentials]
     if credentials:
         env.append({"name": "MAINSPRING_CREDENTIALS", "value": CREDENTIALS})
-    default = {"train": settings.training, "server": settings.server}.get(name, settings.step)
+    own = {"train": settings.training, "server": settings.server, SHIP: settings.shipper}
+    default = own.get(name, settings.step)
     wanted = _filled(main, default) if main and name in ("train", "server") else default
     return {
         **container,

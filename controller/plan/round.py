@@ -22,8 +22,9 @@ from controller.api.conditions import (
 )
 from controller.api.kinds import ModelOverride, ModelRevision, ModelSpec
 from controller.api.modelstatus import GateVerdict, ModelSpecStatus
+from controller.api.predictionlog import PredictionLogStatus
 from controller.api.statements import LedgerEntry
-from controller.plan import naming
+from controller.plan import naming, predlog
 from controller.plan.actions import Action, Plan
 from controller.plan.ledger import Ledger
 from controller.plan.observed import DeploymentSeen, ModelSeen
@@ -140,6 +141,7 @@ class Round:
         if ready != "True":
             summary.append((STALLED if stalled else RECONCILING, "True", reason, message))
         self.set(stage=stage, url=self.seen.url or self.status.url)
+        logged = self._logged()
         return Plan(
             actions=tuple(self.actions),
             conditions=(
@@ -147,6 +149,7 @@ class Round:
                 *self.conditions,
                 self._available(),
                 *self._degraded(),
+                *logged,
                 *self._where(),
             ),
             status=self.status,
@@ -173,6 +176,18 @@ class Round:
         weight = (self.seen.route or {}).get(champion.deployment, 0)
         message = f"{champion.revision} serves {weight}% with {servers.ready} of {servers.replicas} servers"
         return (AVAILABLE, "True", "Serving", message)
+
+    def _logged(self) -> tuple[Wanted, ...]:
+        """Say where predictions are logged, and how that goes."""
+        log = predlog.wanted(self.model, self.seen.pods)
+        asked = self.model.spec.serving.prediction_log
+        told = predlog.condition(log, self.seen.log_secret, self.seen.logs, asked.sample if asked else 1.0)
+        self.set(prediction_log=PredictionLogStatus(uri=log.uri) if isinstance(log, predlog.Logged) else None)
+        if told is None:
+            return ()
+        # Stores come and go without a word to us.
+        self.look_in(60.0)
+        return (told,)
 
     def _degraded(self) -> tuple[Wanted, ...]:
         """Report what of the ledger does not count; it is never repaired and never believed."""

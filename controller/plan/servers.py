@@ -25,7 +25,8 @@ from controller.api.meta import (
 from controller.api.pods import Autoscaling
 from controller.plan import naming, pods
 from controller.plan.manifests import ONE_THREAD, meta
-from controller.plan.pods import PLAIN, SERVER_IMAGE, PodSecrets, PodSettings
+from controller.plan.pods import PLAIN, SERVER_IMAGE, SHIP, PodSecrets, PodSettings
+from controller.plan.predlog import SPOOL, Logged
 
 SERVER_PORT: Final = 8080
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
@@ -52,6 +53,7 @@ def deployment(
     replicas: int,
     runtime: str = "",
     settings: PodSettings = PLAIN,
+    log: Logged | None = None,
 ) -> Manifest:
     """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
     labels = naming.labels(model.metadata.name, revision)
@@ -62,11 +64,14 @@ def deployment(
         "MAINSPRING_VERSION": version,
         "MAINSPRING_COMMIT": commit,
     }
-    pod, noted = _server_pod(run, digest, tracking_uri, env), {}
+    pod = _server_pod(run, digest, tracking_uri, env)
+    serve = serve_digest(model, log, hardened=settings.hardened)
+    noted = {ANNOTATION_SERVE: serve} if serve else {}
+    if log is not None:
+        pod = _with_log(pod, log, settings)
     extra: Manifest = {}
     if settings.hardened:
-        pod = _cluster_server(pod, model, settings, runtime)
-        noted = {ANNOTATION_SERVE: serve_digest(model)}
+        pod = _cluster_server(pod, model, settings, runtime, log)
         # A server is replaced only once its successor is ready: fewer than wanted never answer.
         extra = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}
     return {
@@ -85,17 +90,54 @@ def deployment(
     }
 
 
-def serve_digest(model: ModelSpec) -> str:
-    """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing."""
+def serve_digest(model: ModelSpec, log: Logged | None = None, *, hardened: bool = True) -> str:
+    """Hash what people chose about the servers themselves. Never our own defaults: an upgrade moves nothing.
+
+    Local mode knows no resources, nodes or Secrets: empty there, unless predictions are logged.
+    """
+    if not hardened:
+        return log.digest() if log is not None else ""
     serving, login = model.spec.serving, model.spec.registry_secret
     chosen = {"resources": serving.resources, "template": serving.template}
     # Servers that name a Secret which is gone could not be started again.
     named = {"registrySecret": login} if login else {}
     parts = {k: dump(part) if part is not None else None for k, part in chosen.items()}
-    return digest_of({"recipe": 1, **parts, **named})
+    logged = {"predictionLog": dict(log.chosen)} if log is not None else {}
+    return digest_of({"recipe": 1, **parts, **named, **logged})
 
 
-def _cluster_server(pod: Manifest, model: ModelSpec, settings: PodSettings, runtime: str) -> Manifest:
+def _with_log(pod: Manifest, log: Logged, settings: PodSettings) -> Manifest:
+    """Let a server log: it writes the spool; a sidecar ships it, the only container with the store's login.
+
+    Local mode has no sidecars: there the server starts the shipper, and the spool lies outside of the pod.
+    """
+    server = pod["containers"][0]
+    local = not settings.hardened
+    server = {**server, "env": [*server["env"], *log.environment(child=local)]}
+    if local:
+        return {**pod, "containers": [server]}
+    mount = {"name": "log", "mountPath": SPOOL}
+    server["volumeMounts"] = [*server["volumeMounts"], mount]
+    shipper = {
+        "name": SHIP,
+        "image": SERVER_IMAGE,
+        "command": ["python", "-m", "controller.serving.ship_log", "--spool", SPOOL, *log.ship],
+        # Started before the server and ended after it: nothing that it wrote is left behind.
+        "restartPolicy": "Always",
+        "env": ONE_THREAD,
+        "volumeMounts": [mount],
+    }
+    return {
+        **pod,
+        "initContainers": [*pod["initContainers"], shipper],
+        "containers": [server],
+        "volumes": [*pod["volumes"], {"name": "log", "emptyDir": {}}],
+    }
+
+
+def _cluster_server(
+    pod: Manifest, model: ModelSpec, settings: PodSettings, runtime: str, log: Logged | None
+) -> Manifest:
     serving, server = model.spec.serving, pod["containers"][0]
     probe = server["readinessProbe"]
     server |= {
@@ -117,9 +159,10 @@ def _cluster_server(pod: Manifest, model: ModelSpec, settings: PodSettings, runt
         template=serving.template,
         main=serving.resources,
         runtime=runtime,
-        secrets=PodSecrets(registry=model.spec.registry_secret),
+        secrets=PodSecrets(registry=model.spec.registry_secret, log=log.secret if log is not None else ""),
     )
-    return {**built, "terminationGracePeriodSeconds": pods.GRACE_S}
+    grace = pods.GRACE_S + (pods.SHIP_GRACE_S if log is not None else 0)
+    return {**built, "terminationGracePeriodSeconds": grace}
 
 
 def _server_pod(run: str, digest: str, tracking_uri: str, env: Mapping[str, str]) -> Manifest:

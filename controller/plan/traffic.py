@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from controller.api.meta import Key
 from controller.api.pods import Autoscaling, challengers, reachable
-from controller.plan import recall
+from controller.plan import predlog, recall
 from controller.plan import servers as objects
 from controller.plan.actions import ApplyManifest, DeleteManifest, SetAlias, SetWeights
 from controller.plan.observed import DeploymentSeen
+from controller.plan.predlog import Logged
 from controller.plan.revision import registry_name
 from controller.plan.round import Round, Served
-from controller.plan.verdict import Cause, Unknown
+from controller.plan.verdict import Cause, Refused, Unknown
 
 
 def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = None) -> None:
@@ -45,6 +46,7 @@ def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = 
             replicas=wanted,
             runtime=served.runtime,
             settings=r.seen.pods,
+            log=log_of(r, found),
         )
         r.actions.append(ApplyManifest(manifest=built, why=changed or why))
     if name not in r.seen.services:
@@ -60,14 +62,27 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
     if found.replicas != wanted:
         asked = "minReplicas asks for" if wanted == r.model.spec.serving.min_replicas else "its part takes"
         return Cause("ReplicasChanged", f"{found.name} has {found.replicas} servers, {asked} {wanted}")
-    if not r.seen.pods.hardened:
+    hardened = r.seen.pods.hardened
+    if found.serve != objects.serve_digest(r.model, log_of(r, found), hardened=hardened):
+        what = "resources or nodes" if r.model.spec.serving.prediction_log is None else "resources, nodes or log"
+        return Cause("ServersChanged", f"{what} of {found.name} changed: one by one is replaced")
+    if not hardened:
         return None
-    if found.serve != objects.serve_digest(r.model):
-        return Cause("ServersChanged", f"resources or nodes of {found.name} changed: one by one is replaced")
     image = served.runtime or r.seen.pods.server_image
     if found.image and found.image != image:
         return Cause("ImageRestored", f"{found.name} was given image {found.image}; {image} is what was judged")
     return None
+
+
+def log_of(r: Round, found: DeploymentSeen | None) -> Logged | None:
+    """Say how the servers of a Deployment log; not at all where they would begin with a Secret that is refused."""
+    log = predlog.wanted(r.model, r.seen.pods)
+    if not isinstance(log, Logged):
+        return None
+    on = objects.serve_digest(r.model, log, hardened=r.seen.pods.hardened)
+    if isinstance(r.seen.log_secret, Refused) and (found is None or found.serve != on):
+        return None
+    return log
 
 
 def champion_size(r: Round, found: DeploymentSeen | None) -> int:

@@ -17,7 +17,8 @@ from controller.clients import credentials
 from controller.clients.credentials import WebLogin
 from controller.clients.errors import ClientError, Denied, NotFound, Unavailable
 from controller.clients.git_types import Credential, GitRef, Head, TreeEntry
-from controller.plan.pods import DATA_VOLUME, GIT_VOLUME, REGISTRY_SECRET, REGISTRY_VOLUME
+from controller.plan.pods import DATA_VOLUME, GIT_VOLUME, LOG_VOLUME, REGISTRY_SECRET, REGISTRY_VOLUME
+from controller.plan.verdict import Refused, Unknown
 from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.ports import RegistryPort
 from controller.reconcile.secrets import SecretBook, User
@@ -25,6 +26,7 @@ from controller.reconcile.world import GitPort, World
 
 Login = Callable[[], WebLogin]
 SOURCE: Final = "source.secretRef"
+LOG: Final = "serving.predictionLog.storage.secretRef"
 NOT_HERE: Final = (
     "local mode has no Secrets: leave secretRef out, and follow a local clone (file:///…) or a public repository"
 )
@@ -232,6 +234,23 @@ def _naming(owner: ModelSpec | ModelRepository) -> list[str]:
     return found + [f"data[{d.name}].secretRef" for d in spec.data if d.secret_ref]
 
 
+async def log_secret(world: World, model: ModelSpec) -> Refused | Unknown | None:
+    """Say what is wrong with the Secret of the prediction log's store; None: nothing, or none is named."""
+    asked = model.spec.serving.prediction_log
+    storage = asked.storage if asked is not None and asked.on else None
+    if world.access is None or storage is None or storage.secret_ref is None:
+        return None
+    user = User(Key("ModelSpec", model.metadata.namespace, model.metadata.name), LOG)
+    try:
+        secret = await world.access.secrets.get(storage.secret_ref.name, user)
+        credentials.store(secret, storage.uri.partition(":")[0])
+    except (Denied, NotFound) as error:
+        return Refused(error.reason, error.message)
+    except ClientError as error:
+        return Unknown(error.reason, error.message)
+    return None
+
+
 async def check_mounts(world: World, manifest: Manifest) -> None:
     """Check every Secret that the pods of a Job or Deployment would mount, before it is written.
 
@@ -256,17 +275,19 @@ async def check_mounts(world: World, manifest: Manifest) -> None:
         except NotFound as error:
             # Time alone does not bring it: a person must act, and reads so.
             raise Denied(error.message, reason=error.reason) from None
+        if volume == LOG_VOLUME:
+            continue  # Its keys are looked at elsewhere: what is wrong with them keeps nobody from serving.
         if volume == REGISTRY_VOLUME:
             credentials.registry(secret)
         elif volume.startswith(DATA_VOLUME):
             credentials.data(secret)
 
 
-_FIELDS: Final = {GIT_VOLUME: SOURCE, REGISTRY_VOLUME: "registry.secretRef"}
+_FIELDS: Final = {GIT_VOLUME: SOURCE, REGISTRY_VOLUME: "registry.secretRef", LOG_VOLUME: LOG}
 
 
 def _mounted(manifest: Manifest) -> dict[str, str]:
     """Return volume → Secret of what must be there; what is optional has a name that nobody chose."""
     volumes = manifest["spec"]["template"]["spec"].get("volumes") or ()
     secrets = ((v["name"], v.get("secret") or {}) for v in volumes)
-    return {name: s["secretName"] for name, s in secrets if s and not s.get("optional")}
+    return {name: s["secretName"] for name, s in secrets if s and (not s.get("optional") or name == LOG_VOLUME)}

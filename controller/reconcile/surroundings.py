@@ -125,11 +125,22 @@ class Figures:
             told[revision] = silent | {p: k.removeprefix(_DIGEST) for p, _, k in pairs if k.startswith(_DIGEST)}
         return told
 
+    def logs(self) -> dict[str, Counters | Unknown]:
+        """Return revision → what its servers say of their prediction log."""
+        return {revision: _picked(found, logs=True) for revision, found in self.by_revision.items()}
+
 
 def _without_digests(found: Counters | Unknown) -> Counters | Unknown:
+    return _picked(found, logs=False)
+
+
+def _picked(found: Counters | Unknown, *, logs: bool) -> Counters | Unknown:
+    """Pick what is said of the log, or what was counted of the requests."""
     if isinstance(found, Unknown):
         return found
-    return {k: v for k, v in found.items() if not k.partition("|")[2].startswith(_DIGEST)}
+    names = ((key, key.partition("|")[2]) for key in found)
+    kept = (k for k, name in names if (name.startswith("log=") or name == "lost") == logs)
+    return {k: found[k] for k in kept if not k.partition("|")[2].startswith(_DIGEST)}
 
 
 def attached(route: Manifest | None) -> str:
@@ -146,12 +157,13 @@ async def pods(world: World, parsed: ModelSpec) -> tuple[Manifest, ...]:
 async def figures(world: World, parsed: ModelSpec, pods: Sequence[Manifest]) -> Figures:
     """Ask the ready servers of a model for their figures.
 
-    Local mode asks only while there is a challenger, and only its servers and the champion's: a server there is
-    started with its digest by the same process.
+    Local mode asks only while there is a challenger or predictions are logged, and only its servers and the
+    champion's: a server there is started with its digest by the same process.
     """
     local, challenger = world.settings.local, _challenger(parsed)
     champion = parsed.status.champion.revision if parsed.status.champion else ""
-    compared = {challenger, champion} if challenger else set()
+    logs = parsed.spec.serving.prediction_log
+    compared = {challenger, champion} if challenger or (logs is not None and logs.on) else set()
     by_revision: dict[str, list[Manifest]] = {}
     for pod in pods:
         labels = pod["metadata"]["labels"]

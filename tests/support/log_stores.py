@@ -95,4 +95,4 @@ class Spool:
 
 def status(directory: Path) -> dict:
     """Read what the shipper says of itself."""
-    return json.loads((directory / "ship.json").read_text())
+    return dict(json.loads((directory / "ship.json").read_text()))

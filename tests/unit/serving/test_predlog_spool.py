@@ -55,7 +55,7 @@ class Written:
 
 
 def rows_of(table: pa.Table) -> list[dict]:
-    return table.to_pylist()
+    return list(table.to_pylist())
 
 
 def test_a_prediction_is_kept_with_everything_that_identifies_it(tmp_path):
