@@ -19,6 +19,7 @@ MAX_REF = 250
 MAX_URL = 2048
 MAX_PATH = 4096
 DEFAULT_PROTOCOLS = frozenset({"https", "ssh"})
+DEFAULT_PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
@@ -127,6 +128,18 @@ def parse_url(url: str) -> GitUrl | None:
     if parts.scheme == "file":
         return GitUrl("file", None, parts.netloc, None, url[len("file://") + len(parts.netloc) :])
     return GitUrl(parts.scheme, parts.username, host, port, parts.path)
+
+
+def server_of(url: str) -> tuple[str, str, int | None] | None:
+    """Name the server of a repository: scheme, host and port, the usual one where none is written.
+
+    A login is for one server: two URLs are of the same one if these are equal. None where the URL is none.
+
+    >>> server_of("https://git.example.com/a.git") == server_of("https://git.example.com:443/b.git")
+    True
+    """
+    parts = parse_url(url)
+    return (parts.scheme, parts.host, parts.port or DEFAULT_PORTS.get(parts.scheme)) if parts is not None else None
 
 
 def protocol_problem(url: str, protocols: Collection[str] = DEFAULT_PROTOCOLS) -> str | None:

@@ -60,9 +60,11 @@ class LocalLogs:
 
     async def attempt(self, namespace: str, revision: str) -> Attempt | None:
         """Find the newest training of a revision."""
-        pattern = re.compile(re.escape(revision) + r"-train-(\d+)-\d+")
+        from controller.plan.naming import training_of
+
         pods = _directories(self.root / namespace)
-        found = max(((int(m[1]), p) for p in pods if (m := pattern.fullmatch(p.name))), default=None)
+        numbered = ((training_of(revision, p.name.rpartition("-")[0]), p) for p in pods)
+        found = max(((number, p) for number, p in numbered if number is not None), default=None)
         if found is None:
             return None
         there = [p.stem for p in found[1].glob("*.log")]
@@ -93,12 +95,12 @@ class ClusterLogs:
     async def attempt(self, namespace: str, revision: str) -> Attempt | None:
         """Find the newest training of a revision whose pod is still there."""
         from controller.api.meta import LABEL_JOB_NAME
+        from controller.plan.naming import training_of
 
-        pattern = re.compile(re.escape(revision) + r"-train-(\d+)")
         found = [
-            (int(m[1]), pod["metadata"]["creationTimestamp"], index, pod)
+            (number, pod["metadata"]["creationTimestamp"], index, pod)
             for index, pod in enumerate(await self._pods(namespace, revision))
-            if (m := pattern.fullmatch(pod["metadata"].get("labels", {}).get(LABEL_JOB_NAME, "")))
+            if (number := training_of(revision, pod["metadata"].get("labels", {}).get(LABEL_JOB_NAME, "")))
         ]
         if not found:
             return None

@@ -18,7 +18,6 @@ from controller.clients.credentials import DataLogin
 from controller.clients.git_types import Credential
 
 Origin = tuple[str, str, int | None]
-_PORTS = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Logins:
 
     def for_git(self, url: str) -> Credential | None:
         """Return the login for a repository, if it is on the server of the task's own."""
-        return self.git if server_of(url) == self.git_server else None
+        return self.git if git_rules.server_of(url) == self.git_server else None
 
     def for_data(self, dataset: str, uri: str) -> DataLogin | None:
         """Return the login for a dataset.
@@ -70,16 +69,10 @@ def read(task: FetchTask, directory: Path | None) -> Logins:
         if place.is_dir():
             data[pinned.name] = credentials.data(credentials.of_directory(place, f"data[{pinned.name}].secretRef"))
     servers = {d.name: origin_of(d.uri) for d in task.data if d.uri}
-    return Logins(git, server_of(url), data, servers)
-
-
-def server_of(url: str) -> Origin | None:
-    """Name the server of a repository; None where the URL is none."""
-    parts = git_rules.parse_url(url)
-    return (parts.scheme, parts.host, parts.port or _PORTS.get(parts.scheme)) if parts is not None else None
+    return Logins(git, git_rules.server_of(url), data, servers)
 
 
 def origin_of(uri: str) -> Origin:
     """Name the server of an address, as browsers compare them: scheme, host and port."""
     parts = urlsplit(uri)
-    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", parts.port or git_rules.DEFAULT_PORTS.get(parts.scheme)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from controller.api.hashes import digest, short
 from controller.api.meta import FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_MODEL, LABEL_REVISION
+
+LONGEST: Final = 63
+"""Of the name of a Job, which its pods carry as a label."""
+_TRAINING = re.compile(r".*-train-([1-9][0-9]{0,8})")
 
 
 def revision_name(model: str, inputs: str) -> str:
@@ -16,8 +23,24 @@ def revision_name(model: str, inputs: str) -> str:
 
 
 def job_name(revision: str, attempt: int, *, evaluate_only: bool = False) -> str:
-    """Name the Job of one attempt; attempts of both kinds are counted together."""
-    return f"{revision}-{'evaluate' if evaluate_only else 'train'}-{attempt}"
+    """Name the Job of one attempt; attempts of both kinds are counted together.
+
+    Where a long name and many attempts leave too little room, a hash stands for the end of the revision's name.
+
+    >>> job_name("bikes-0123456789", 2)
+    'bikes-0123456789-train-2'
+    """
+    tail = f"-{'evaluate' if evaluate_only else 'train'}-{attempt}"
+    if len(revision) + len(tail) <= LONGEST:
+        return f"{revision}{tail}"
+    tail = f"-{short(digest(revision), 6)}{tail}"
+    return f"{revision[: LONGEST - len(tail)].rstrip('-')}{tail}"
+
+
+def training_of(revision: str, job: str) -> int | None:
+    """Read which attempt of a revision a Job trains, from its name; None: it is another's, or trains nothing."""
+    found = _TRAINING.fullmatch(job)
+    return int(found[1]) if found and job == job_name(revision, int(found[1])) else None
 
 
 def serve_hash(runtime: str) -> str:

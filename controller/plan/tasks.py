@@ -96,7 +96,7 @@ def secrets(revision: ModelRevision, model: ModelSpec) -> PodSecrets:
     """
     spec = model.spec
     git = spec.source.secret_ref
-    same = _server_of_git(spec.source.url) == _server_of_git(revision.spec.source.url)
+    same = git_rules.server_of(spec.source.url) == git_rules.server_of(revision.spec.source.url)
     pinned = {d.name: d for d in revision.spec.data}
     data = {
         d.name: d.secret_ref.name
@@ -106,11 +106,6 @@ def secrets(revision: ModelRevision, model: ModelSpec) -> PodSecrets:
         and urlsplit(d.uri or "")[:2] == urlsplit(pinned[d.name].uri or "")[:2]
     }
     return PodSecrets(registry=spec.registry_secret, git=git.name if git and same else "", data=data)
-
-
-def _server_of_git(url: str) -> tuple[str, str, int | None] | None:
-    parts = git_rules.parse_url(url)
-    return parts and (parts.scheme, parts.host, parts.port)
 
 
 def gate_task(model: ModelSpec) -> Task | None:

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 from controller.api.meta import Key
-from controller.clients.errors import ClientError
+from controller.clients.errors import ClientError, Unavailable
 
 log = logging.getLogger(__name__)
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MOST_S: Final = 300.0
+AWAY_MOST_S: Final = 45.0
+"""The same, seconds, while something outside does not answer: nobody says when it is back, and nothing else wakes
+what waits for it.  With the jitter all is tried within a minute after the return."""
+DOUBLINGS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Next:
 
     after_s: float | None = None
     is_failure: bool = False
+    most_s: float = BACKOFF_MOST_S
+    """Longest back-off, seconds, before the jitter of a fifth."""
 
     @classmethod
     def done(cls) -> Self:
@@ -40,9 +46,9 @@ class Next:
         return cls(after_s=seconds)
 
     @classmethod
-    def failed(cls) -> Self:
-        """Look again after a back-off that doubles from 1 s to 5 min, with jitter."""
-        return cls(is_failure=True)
+    def failed(cls, error: ClientError | None = None) -> Self:
+        """Look again after a back-off that doubles from 1 s to 5 min, to 45 s where time may help; with jitter."""
+        return cls(is_failure=True, most_s=AWAY_MOST_S if isinstance(error, Unavailable) else BACKOFF_MOST_S)
 
 
 class QueueObserver(Protocol):
@@ -154,6 +160,7 @@ class Queue:
                 following = await self._work(key)
                 outcome = "failed" if following.is_failure else "ok"
         except ClientError as error:
+            following = Next.failed(error)
             log.warning("%s: %s", key, error.message)
         except Exception:
             # Whatever it is, one object must never end the others; the log has the traceback.
@@ -168,7 +175,7 @@ class Queue:
     def _after(self, key: Key, following: Next) -> None:
         if following.is_failure:
             count = self._failures[key] = self._failures.get(key, 0) + 1
-            pause = min(BACKOFF_FIRST_S * 2 ** (count - 1), BACKOFF_MOST_S)
+            pause = min(BACKOFF_FIRST_S * 2 ** min(count - 1, DOUBLINGS), following.most_s)
             self._again.discard(key)
             self._tell(key, "backoff")
             self.add(key, pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret

@@ -111,6 +111,6 @@ async def reconcile(world: World, key: Key) -> Next:
 
 def _next(world: World, outcome: Outcome, next_s: float | None, longest_s: float) -> Next:
     if outcome.error is not None:
-        return Next.failed()
+        return Next.failed(outcome.error)
     longest = min(longest_s, world.settings.resync_s)
     return Next.after(longest if next_s is None else min(next_s, longest))

@@ -236,3 +236,19 @@ def test_odd_but_honest_paths_are_accepted(path):
 def test_paths_that_one_disk_would_merge_are_reported():
     twins = git_rules.path_twins(["a.yaml", "A.yaml", "\u00e9", "e\u0301", "b"])
     assert twins == (("A.yaml", "a.yaml"), ("e\u0301", "\u00e9"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("https://g.example.com/a.git", "https://g.example.com:443/b.git", True, id="https"),
+        pytest.param("ssh://git@g.example.com/a.git", "git@g.example.com:b.git", True, id="ssh in both forms"),
+        pytest.param("ssh://g.example.com:22/a.git", "git@g.example.com:b.git", True, id="ssh with its port"),
+        pytest.param("https://g.example.com/a.git", "https://g.example.com:8443/a.git", False, id="another port"),
+        pytest.param("https://g.example.com/a.git", "http://g.example.com/a.git", False, id="in clear"),
+        pytest.param("https://g.example.com/a.git", "https://h.example.com/a.git", False, id="another host"),
+        pytest.param("https://g.example.com:x/a.git", "https://g.example.com/a.git", False, id="no URL at all"),
+    ],
+)
+def test_which_repositories_are_on_one_server(one, other, same):
+    assert (git_rules.server_of(one) == git_rules.server_of(other)) is same

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from controller.api import git_rules
 from controller.clients import credentials
 from controller.clients.errors import ClientError
 from controller.clients.git import Mirrors
 from controller.clients.git_types import Credential, GitPolicy
 from controller.jobs import fetch_login
-from controller.jobs.fetch_login import Logins, origin_of, server_of
+from controller.jobs.fetch_login import Logins, origin_of
 from controller.jobs.fetch_world import RealWorld
 from tests.support.dvc_remotes import ObjectServer, config, pointer, push
 from tests.support.fetch_runs import Runs, table
@@ -142,7 +143,7 @@ async def test_a_login_crosses_no_open_network_in_clear(tmp_path):
 
 
 def test_git_on_another_server_gets_no_login():
-    logins = Logins(git=Credential(token="t"), git_server=server_of("https://git.example.com/churn.git"))
+    logins = Logins(git=Credential(token="t"), git_server=git_rules.server_of("https://git.example.com/churn.git"))
     assert logins.for_git("https://git.example.com:443/old-name.git") is logins.git
     for other in (
         "http://git.example.com/churn.git",

@@ -123,6 +123,11 @@ def test_another_path_on_the_same_server_keeps_its_login():
     assert len(mounted(job(tasks.secrets(then, model())))["fetch"]) == 4
 
 
+def test_a_server_whose_usual_port_is_written_out_is_the_same_server():
+    then = revision(url="https://git.example.com:443/churn.git")
+    assert len(mounted(job(tasks.secrets(then, model())))["fetch"]) == 4
+
+
 def test_the_model_server_itself_mounts_no_secret():
     built = servers.deployment(
         model(registry={"secretRef": {"name": "mlflow"}}),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import selectors
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
 
 from controller.api.meta import Key
-from controller.clients.errors import Unavailable
+from controller.clients.errors import ClientError, Denied, Unavailable
 from controller.reconcile.queue import Next, Queue
 
 A, B = Key("ModelSpec", "default", "a"), Key("ModelSpec", "default", "b")
@@ -112,3 +117,77 @@ def test_a_look_is_taken_again_after_its_time() -> None:
         await third.wait()
 
     run(work, story)
+
+
+class Skipping(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        outer = self
+
+        class Selector(selectors.SelectSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                found = super().select(0 if timeout is not None else None)
+                if not found and timeout:
+                    outer.now += timeout
+                return found
+
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return self.now
+
+
+DAY_S = 86_400.0
+
+
+def looks(error: ClientError, away_s: float, *, raised: bool = False) -> list[float]:
+    """Work on a key while something is away for so long; returns when it was looked at, seconds."""
+    seen: list[float] = []
+    back = asyncio.Event()
+
+    async def work(key: Key) -> Next:
+        seen.append(asyncio.get_running_loop().time())
+        if seen[-1] >= away_s:
+            back.set()
+            return Next.done()
+        if raised:
+            raise error
+        return Next.failed(error)
+
+    async def go() -> None:
+        queue, stop = Queue(work), asyncio.Event()
+        running = asyncio.create_task(queue.run(stop))
+        queue.add(A)
+        await back.wait()
+        stop.set()
+        await running
+
+    with asyncio.Runner(loop_factory=Skipping) as runner:
+        runner.run(go())
+    return seen
+
+
+@pytest.mark.parametrize(
+    "away_s",
+    [
+        pytest.param(20.0, id="20 seconds"),
+        pytest.param(600.0, id="10 minutes"),
+        pytest.param(DAY_S, id="a day"),
+    ],
+)
+@pytest.mark.parametrize(
+    "raised", [False, True], ids=["an action could not be done", "the look could not be taken"]
+)
+def test_what_waits_for_something_that_was_away_goes_on_within_a_minute_of_its_return(away_s, raised):
+    seen = looks(Unavailable("mlflow.example.com did not answer"), away_s, raised=raised)
+    assert away_s <= seen[-1] <= away_s + 60
+    assert len(seen) <= 8 + away_s / 30, "it is not asked all the time either"
+
+
+def test_what_only_a_person_can_mend_is_looked_at_every_few_minutes():
+    seen = looks(Denied("the right to create Jobs is missing"), DAY_S)
+    pauses = [b - a for a, b in itertools.pairwise(seen)]
+    assert 240 <= max(pauses) <= 360
+    assert len(seen) < DAY_S / 200
