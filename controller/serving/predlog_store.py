@@ -85,8 +85,23 @@ class Store:
 
     def days(self) -> list[str]:
         """List the days that there are partitions of."""
-        found = (_PARTITION.fullmatch(name) for name in self._names(""))
+        names = self._names("")
+        if not names and not self._local:
+            self._check_bucket()
+        found = (_PARTITION.fullmatch(name) for name in names)
         return sorted(match[1] for match in found if match)
+
+    def _check_bucket(self) -> None:
+        """Tell a log without predictions from a bucket that is not there.
+
+        Raises:
+            NotFound: StoreNotFound.
+        """
+        import pyarrow.fs as fs
+
+        with self._errors("is looked for"):
+            if self.filesystem.get_file_info(self.root.partition("/")[0]).type == fs.FileType.NotFound:
+                raise FileNotFoundError
 
     def revisions(self, day: str) -> list[str]:
         """List the revisions that a day has partitions of."""
