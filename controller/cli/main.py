@@ -50,6 +50,7 @@ VERBS: Final = (
     Verb("logs", "Look", "logs", "Show what training steps or servers have written."),
     Verb("doctor", "Look", "doctor", "Check what Mainspring needs, and say what to do."),
     Verb("predict", "Use", "predict", "Ask the served model."),
+    Verb("predictions", "Use", "predictions", "Read the log of its predictions: the last, how many, a file."),
     Verb(
         "rollback", "Steer", "override", "Serve a former champion at once, for a while; then Git rules again."
     ),

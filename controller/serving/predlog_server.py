@@ -93,7 +93,8 @@ class Logging:
         opened = PredictionLog(config, who, kinds, recorded=metrics.logged, lost=metrics.lost)
         arguments = json.loads(environment.get(SHIP_ENV, "") or "null")
         shipper = None
-        if arguments is not None and metrics.shared.worker == 0:
+        if arguments is not None:
+            # Of every worker: they take turns, and the last one to end ships what the others have left.
             command = [
                 sys.executable,
                 "-m",
