@@ -52,7 +52,7 @@ def predictions_command(
     namespace: Namespace = "default",
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Read the log of a model's predictions."""
+    """Read the log of its predictions: the last, how many, a file."""
     if (action is Action.EXPORT) != (to is not None):
         raise Failure("export needs --to FILE, and nothing else takes it", code=USAGE)
     if to is not None and to.suffix not in _WRITERS:
