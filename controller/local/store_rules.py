@@ -26,7 +26,11 @@ _SERVICE_RE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _WORD_RE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _WRITABLE = ("annotations", "labels", "ownerReferences")
 """The metadata that writers decide; all else is the store's."""
-_IMMUTABLE = {"Job": ("template", "selector", "completions"), "Deployment": ("selector",)}
+_IMMUTABLE = {
+    "Job": ("template", "selector", "completions"),
+    "Deployment": ("selector",),
+    "ModelOverride": ("modelRef", "action", "to", "digest", "actor", "reason", "expiresAt"),
+}
 
 
 def normalise(manifest: Mapping[str, Any]) -> Manifest:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from controller.api.meta import API_VERSION
+from controller.api.validation import object_problems
 from tests.cluster.namespaces import made
 from tests.support.helm import Release
 from tests.support.operator_process import wait_until
@@ -24,6 +25,13 @@ SPEC = {
 }
 
 
+def body(**changes):
+    """Build an order; `name` names the object, the rest replaces fields of its spec, None leaves them out."""
+    name = changes.pop("name", f"o-{secrets.token_hex(4)}")
+    spec = {k: v for k, v in {**SPEC, **changes}.items() if v is not None}
+    return {"apiVersion": API_VERSION, "kind": "ModelOverride", "metadata": {"name": name}, "spec": spec}
+
+
 class Place:
     """A namespace with the chart in it, and people who ask the API server under their own names."""
 
@@ -37,11 +45,8 @@ class Place:
             return client.request(method, path, json=body, headers=headers)
 
     def order(self, person, **changes):
-        """Create an order; `name` names the object, the rest replaces fields of its spec."""
-        name = changes.pop("name", f"o-{secrets.token_hex(4)}")
-        spec = {k: v for k, v in {**SPEC, **changes}.items() if v is not None}
-        body = {"apiVersion": API_VERSION, "kind": "ModelOverride", "metadata": {"name": name}, "spec": spec}
-        return self.ask(person, "POST", f"{self.path}?fieldValidation=Strict", body)
+        """Create an order."""
+        return self.ask(person, "POST", f"{self.path}?fieldValidation=Strict", body(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,7 @@ def place(bare_plane):
 
 
 def test_who_may_approve_may_order_under_the_own_name(place):
+    assert not list(object_problems(body()))
     answer = place.order("approver")
     assert answer.status_code == 201, answer.text
 
@@ -110,7 +116,8 @@ def test_an_order_never_changes_and_may_be_ended(place):
         pytest.param({"untill": "x"}, "untill", id="a field that is not there"),
     ],
 )
-def test_an_order_that_says_too_little_is_refused(place, changes, says):
+def test_an_order_that_says_too_little_is_refused_by_the_server_and_by_validate(place, changes, says):
+    assert list(object_problems(body(**changes)))
     answer = place.order("approver", **changes)
     assert answer.status_code in (400, 422), answer.text
     assert says in answer.json()["message"]

@@ -494,6 +494,30 @@ async def test_another_api_version_is_denied(kube, namespace):
     assert API_VERSIONS["ModelRepository"] in error.value.message
 
 
+async def test_the_order_of_a_person_never_changes_and_says_how_it_stands(kube, namespace):
+    spec = {
+        "modelRef": {"name": "bikes"},
+        "action": "Rollback",
+        "to": "bikes-0123456789",
+        "digest": f"sha256:{'a' * 64}",
+        "actor": "jane",
+        "reason": "recall fell",
+        "expiresAt": "2026-03-02T12:00:00Z",
+    }
+    meta = {"name": "back", "namespace": namespace}
+    made = await kube.create({"apiVersion": API_VERSION, "kind": "ModelOverride", "metadata": meta, "spec": spec})
+    key = key_of(made)
+    for change in ({"expiresAt": "2026-03-09T12:00:00Z"}, {"to": "bikes-9876543210"}):
+        with pytest.raises(Denied) as refused:
+            await kube.patch_spec(key, change)
+        assert refused.value.reason == "Invalid"
+    told = await kube.patch_status(key, status("it rules"), uid=made["metadata"]["uid"])
+    assert (told["spec"], told["status"]) == (spec, status("it rules"))
+    assert names(await kube.list("ModelOverride", namespace=namespace)) == ["back"]
+    await kube.delete(key, uid=made["metadata"]["uid"])
+    await gone(kube, key)
+
+
 async def test_the_data_of_an_immutable_config_map_stay(kube, namespace):
     await kube.apply({**config(namespace), "immutable": True})
     with pytest.raises(Denied) as error:
