@@ -247,9 +247,13 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "prometheus.min is above max",
         ),
         (
-            "!has(self.metric) || self.metric != 'prediction-drift' || "
+            "!has(self.metric) || !(self.metric in ['prediction-drift', 'disagreement']) || "
             "has(self.max) && !has(self.maxDuration) && !has(self.champion)",
-            "prediction-drift takes max: it always compares with the champion",
+            "prediction-drift and disagreement take max: they always compare with the champion",
+        ),
+        (
+            "!(has(self.sample) || has(self.tolerance)) || has(self.metric) && self.metric == 'disagreement'",
+            "sample and tolerance go with disagreement",
         ),
         (
             "!has(self.metric) || self.metric != 'request-error-rate' || !has(self.maxDuration) && "
@@ -345,6 +349,10 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("Canary", "measureEvery"): (_between("1s", "604800s"),),
     ("Canary", "analysis"): (
         (f"self.all(a, !(a.name in {_quoted(list(BUILT_IN))}))", "that is the name of a built-in check"),
+        (
+            "self.filter(a, has(a.metric) && a.metric == 'disagreement').size() <= 1",
+            "disagreement comes twice: servers compare by one tolerance",
+        ),
     ),
 }
 """Rules on single fields, by the names of model and field."""

@@ -19,6 +19,7 @@ LiveMetric = Literal[
     "request-duration-p95",
     "request-duration-p99",
     "prediction-drift",
+    "disagreement",
 ]
 BuiltInName = Literal[
     "constant-predictions",
@@ -88,13 +89,19 @@ class Analysis(Strict):
     """Name of the measurement, unique in the list."""
     metric: LiveMetric | None = None
     """request-error-rate: share of answers with status 5xx. request-duration-p50, -p95, -p99: that percentile.
-    prediction-drift: distance from 0 to 1 between what challenger and champion predict in the same time."""
+    prediction-drift: distance from 0 to 1 between what challenger and champion predict in the same time.
+    disagreement: share of rows that both predict differently, of requests that both were given."""
     prometheus: PrometheusQuery | None = None
     """A number of Prometheus, asked for when a measurement ends."""
     max: Annotated[float, Field(ge=0, le=1)] | None = None
-    """request-error-rate: largest share that passes. prediction-drift: largest distance. 0 to 1."""
+    """request-error-rate, disagreement: largest share that passes. prediction-drift: largest distance. 0 to 1."""
     max_duration: Duration | None = None
     """request-duration-*: longest time that passes."""
+    sample: Annotated[float, Field(gt=0, le=1)] | None = None
+    """disagreement: which share of the challenger's requests the champion is asked, too; at most 20 a second.
+    Default 0.1."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    """disagreement: by which share of the larger one two predicted numbers may differ. Default 0.1."""
     champion: LiveMargin | None = None
     """request-* and prometheus: comparison with the champion's figure of the same time, beside the limit or
     instead of it."""
@@ -117,11 +124,13 @@ class Analysis(Strict):
 def _limit_problem(rule: Analysis) -> str:
     if (rule.metric is None) == (rule.prometheus is None):
         return "set exactly one of metric and prometheus"
+    if rule.metric != "disagreement" and (rule.sample is not None or rule.tolerance is not None):
+        return "sample and tolerance go with disagreement"
     if rule.prometheus is not None:
         return _query_problem(rule, rule.prometheus)
-    if rule.metric == "prediction-drift":
+    if rule.metric in ("prediction-drift", "disagreement"):
         if rule.max is None or rule.max_duration is not None or rule.champion is not None:
-            return "prediction-drift takes max: it always compares with the champion"
+            return f"{rule.metric} takes max: it always compares with the champion"
         return ""
     if rule.metric == "request-error-rate":
         if rule.max_duration is not None or (rule.max is None and rule.champion is None):
@@ -203,6 +212,8 @@ class Canary(Strict):
         for rule in value:
             if rule.name in BUILT_IN:
                 raise ValueError(f"analysis {rule.name}: that is the name of a built-in check")
+        if sum(rule.metric == "disagreement" for rule in value) > 1:
+            raise ValueError("disagreement comes twice: servers compare by one tolerance")
         return value
 
     @model_validator(mode="after")
@@ -217,6 +228,11 @@ class Canary(Strict):
                     f"measurement{'s' if most > 1 else ''} in a step{more}"
                 )
         return self
+
+    @property
+    def comparison(self) -> Analysis | None:
+        """The check for which servers compare answers; None where there is none."""
+        return next((a for a in self.analysis if a.metric == "disagreement"), None)
 
     @property
     def measurements(self) -> int:

@@ -27,6 +27,9 @@ _SUMS: Final = {
     "mainspring_missing_values_total": "missing",
     "mainspring_log_lost_total": "lost",
     "mainspring_unseen_categories_total": "unseen",
+    "mainspring_compared_total": "compared",
+    "mainspring_disagreed_total": "disagreed",
+    "mainspring_compared_requests_total": "compared_requests",
 }
 """Counters that are added up whatever their labels say, and their names here."""
 _BY_LABEL: Final = {

@@ -78,6 +78,9 @@ class RouterKeeper:
                 )
                 for ref in rules[0].get("backendRefs", [])
             ]
+        # Every Service has a path of its own too: servers of a challenger ask the champion's there.
+        for (namespace, name), service in by_key.items():
+            table.setdefault(f"{namespace}/{name}", [Backend(name, 1, _endpoints(service, ready))])
         text = dump(table)
         if text == self._written or (self.config.exists() and self.config.read_text(encoding="utf-8") == text):
             self._written = text

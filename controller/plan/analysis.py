@@ -59,6 +59,8 @@ def measure(
         return queried.judge(rule, asked, step.requests, over=over)
     if rule.metric == "prediction-drift":
         return _drift(rule, step)
+    if rule.metric == "disagreement":
+        return _disagreement(rule, step)
     if part.requests < rule.min_requests:
         if first:
             return few(rule, part.requests)
@@ -140,6 +142,23 @@ def _drift(rule: Analysis, window: Window) -> CheckResult:
         return result(rule, "Failed", "AboveMaximum", f"{text})", value=found.value)
     message = f"{rule.name}: {text}, so this may be chance)"
     return result(rule, "Inconclusive", "MayBeChance", message, value=found.value)
+
+
+def _disagreement(rule: Analysis, window: Window) -> CheckResult:
+    assert rule.max is not None
+    n, rows = window.challenger.get("compared_requests", 0.0), window.challenger.get("compared", 0.0)
+    if n < rule.min_requests or not rows:
+        return few(rule, n, " that both models were given")
+    share = window.challenger.get("disagreed", 0.0) / rows
+    of = f"of {rows:.0f} rows in {n:.0f} requests that both were given"
+    if share <= rule.max:
+        return result(rule, "Passed", "Passed", f"disagreement {share:.1%} <= {rule.max:.1%} {of}", value=share)
+    text = f"disagreement {share:.1%} > {rule.max:.1%} {of}"
+    # Rows of one request are alike: it counts as one observation.
+    if chance.share_at_least(share, n) > rule.max:
+        return result(rule, "Failed", "AboveMaximum", text, value=share)
+    message = f"{rule.name}: {text}; so few requests may differ by chance"
+    return result(rule, "Inconclusive", "MayBeChance", message, value=share)
 
 
 def _no_champion(rule: Analysis, window: Window) -> CheckResult | None:

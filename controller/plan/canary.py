@@ -211,7 +211,7 @@ def _beside(challenger: ChallengerStatus, live: Live) -> dict[str, float] | None
 def _remembered(canary: Canary) -> tuple[Any, Any]:
     """Say which counters a step must remember of the challenger and of the champion."""
     timed = [a for a in canary.analysis if (a.metric or "").startswith("request-duration")]
-    prefixes = ("requests", "errors", "rows", "missing", "unseen", "p=", "conf_le=")
+    prefixes = ("requests", "errors", "rows", "missing", "unseen", "compared", "disagreed", "p=", "conf_le=")
     mine = (*prefixes, "le=") if timed else prefixes
     its = (*prefixes, "le=") if any(a.champion for a in timed) else prefixes
     return (lambda name: name.startswith(mine)), (lambda name: name.startswith(its))

@@ -76,6 +76,11 @@ def worse_by_at_least(a: float, n: float, b: float, m: float, z: float = 2.326) 
     return p - q - sqrt((p - low) ** 2 + (high - q) ** 2)
 
 
+def share_at_least(share: float, n: float, z: float = 2.326) -> float:
+    """Return the lower end of Wilson's interval for a share of `n`; `z` 2.326: 99 %, one-sided."""
+    return _wilson(share, n, z)[0]
+
+
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
     middle, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

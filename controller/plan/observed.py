@@ -52,6 +52,8 @@ class DeploymentSeen:
     """Hash of what people chose about the servers, as it was applied."""
     image: str = ""
     """Image of the server container."""
+    compare: str = ""
+    """With whose answers the servers compare theirs, as they were told; empty: with nobody's."""
     uid: str = ""
     version: str = ""
     """resourceVersion of the Deployment."""

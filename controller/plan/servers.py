@@ -5,6 +5,7 @@ Pure builders; which of them is wanted when is decided in `plan/rollout.py` and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,18 +24,23 @@ from controller.api.meta import (
     Manifest,
 )
 from controller.api.pods import Autoscaling
+from controller.api.rollout import Analysis
 from controller.plan import naming, pods
 from controller.plan.manifests import ONE_THREAD, meta
 from controller.plan.pods import PLAIN, SERVER_IMAGE, SHIP, PodSecrets, PodSettings
 from controller.plan.predlog import SPOOL, Logged
 
 SERVER_PORT: Final = 8080
+COMPARED: Final = 0.1
+"""Share of the requests that is compared, and by how much numbers may differ, where the check does not say."""
 LABEL_DEPLOYMENT: Final = f"{GROUP}/deployment"
 """On servers: the Deployment that they belong to."""
 LABEL_COMPONENT: Final = f"{GROUP}/component"
 """`server` on pods that answer requests: what the Service of a model selects."""
 ANNOTATION_ROUTE: Final = f"{GROUP}/route"
 """On routes: hash of the Gateways and host names; another one is applied at once."""
+ANNOTATION_COMPARE: Final = f"{GROUP}/compare"
+"""On Deployments: with whose answers the servers compare theirs, as they were told when they were made."""
 ANNOTATION_SERVE: Final = f"{GROUP}/serve"
 """On Deployments: hash of what people chose about the servers; another one is a rolling change."""
 
@@ -54,8 +60,12 @@ def deployment(
     runtime: str = "",
     settings: PodSettings = PLAIN,
     log: Logged | None = None,
+    compare: str = "",
 ) -> Manifest:
-    """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted."""
+    """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted.
+
+    `compare`: what `comparison` wrote; empty: they compare with nobody.
+    """
     labels = naming.labels(model.metadata.name, revision)
     pod_labels = {**labels, LABEL_DEPLOYMENT: name, LABEL_COMPONENT: "server"}
     env = {
@@ -63,10 +73,13 @@ def deployment(
         "MAINSPRING_REVISION": revision,
         "MAINSPRING_VERSION": version,
         "MAINSPRING_COMMIT": commit,
+        **_told_to_compare(compare),
     }
     pod = _server_pod(run, digest, tracking_uri, env)
     serve = serve_digest(model, log, hardened=settings.hardened)
     noted = {ANNOTATION_SERVE: serve} if serve else {}
+    if compare:
+        noted[ANNOTATION_COMPARE] = compare
     if log is not None:
         pod = _with_log(pod, log, settings)
     extra: Manifest = {}
@@ -88,6 +101,22 @@ def deployment(
             "template": {"metadata": {"labels": pod_labels}, "spec": pod},
         },
     }
+
+
+def address_of(service: str, namespace: str) -> str:
+    """Write the address of a Service inside of the cluster."""
+    return f"http://{service}.{namespace}.svc:{SERVER_PORT}"
+
+
+def comparison(url: str, rule: Analysis) -> str:
+    """Write down with whose answers servers compare theirs: what the annotation says, and the servers are told."""
+    share, tolerance = (COMPARED if given is None else given for given in (rule.sample, rule.tolerance))
+    return json.dumps({"share": share, "tolerance": tolerance, "url": url}, sort_keys=True)
+
+
+def _told_to_compare(compare: str) -> dict[str, str]:
+    told = json.loads(compare) if compare else {}
+    return {f"MAINSPRING_COMPARE_{name.upper()}": str(value) for name, value in told.items()}
 
 
 def serve_digest(model: ModelSpec, log: Logged | None = None, *, hardened: bool = True) -> str:

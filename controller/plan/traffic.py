@@ -47,6 +47,7 @@ def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = 
             runtime=served.runtime,
             settings=r.seen.pods,
             log=log_of(r, found),
+            compare=_compared(r, served, found),
         )
         r.actions.append(ApplyManifest(manifest=built, why=changed or why))
     if name not in r.seen.services:
@@ -62,6 +63,9 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
     if found.replicas != wanted:
         asked = "minReplicas asks for" if wanted == r.model.spec.serving.min_replicas else "its part takes"
         return Cause("ReplicasChanged", f"{found.name} has {found.replicas} servers, {asked} {wanted}")
+    if found.compare != _compared(r, served, found):
+        whom = r.champion.revision if r.champion else "the champion"
+        return Cause("ComparisonChanged", f"{found.name} is to compare its answers with those of {whom}")
     hardened = r.seen.pods.hardened
     if found.serve != objects.serve_digest(r.model, log_of(r, found), hardened=hardened):
         what = "resources or nodes" if r.model.spec.serving.prediction_log is None else "resources, nodes or log"
@@ -72,6 +76,19 @@ def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int)
     if found.image and found.image != image:
         return Cause("ImageRestored", f"{found.name} was given image {found.image}; {image} is what was judged")
     return None
+
+
+def _compared(r: Round, served: Served, found: DeploymentSeen | None) -> str:
+    """Say with whose answers servers compare theirs; only a challenger's are ever told anew: pods are replaced."""
+    rule, champion = r.model.spec.serving.canary.comparison, r.champion
+    as_told = found.compare if found is not None else ""
+    if rule is None or champion is None or served.revision != r.rolling or recall.returns(r, served):
+        return as_told
+    if not r.seen.local:
+        return objects.comparison(objects.address_of(champion.deployment, r.model.metadata.namespace), rule)
+    # The router has a path for every Service beside that of the model.
+    beside = r.seen.url.rpartition("/")[0]
+    return objects.comparison(f"{beside}/{champion.deployment}", rule) if beside else as_told
 
 
 def log_of(r: Round, found: DeploymentSeen | None) -> Logged | None:

@@ -10,7 +10,13 @@ from controller.api.meta import LABEL_MODEL, LABEL_REVISION, Key, Manifest
 from controller.clients.errors import ClientError
 from controller.clients.redact import redact
 from controller.plan.observed import Counters, DeploymentSeen
-from controller.plan.servers import ANNOTATION_ROUTE, ANNOTATION_SERVE, LABEL_COMPONENT, LABEL_DEPLOYMENT
+from controller.plan.servers import (
+    ANNOTATION_COMPARE,
+    ANNOTATION_ROUTE,
+    ANNOTATION_SERVE,
+    LABEL_COMPONENT,
+    LABEL_DEPLOYMENT,
+)
 from controller.plan.verdict import Unknown
 from controller.reconcile.jobs import pod_waits
 from controller.reconcile.world import World
@@ -33,6 +39,7 @@ def deployment(manifest: Manifest, pods: Sequence[Manifest]) -> DeploymentSeen:
         ready=ready,
         message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else "",
         serve=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_SERVE, ""),
+        compare=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_COMPARE, ""),
         image=manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""),
         uid=manifest["metadata"]["uid"],
         version=manifest["metadata"].get("resourceVersion", ""),

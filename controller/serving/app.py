@@ -120,6 +120,8 @@ async def _invocations(call: Call) -> None:
         parse = engine.read_json if head.type == JSON else readers[head.media(readers)]
         data = await exchange.body(call.receive, head, BODY_MAX_BYTES, call.state.body_s)
         served = await predicted(call.state, head, parse, data)
+        if call.state.compare is not None and not head.copy:
+            call.state.compare.offer(head.type, head.encoding, data, served.predictions)
         return served, orjson.dumps({"predictions": served.predictions}), JSON, []
 
     await counted(call, work)

@@ -18,6 +18,7 @@ import orjson
 
 from controller.clients.errors import Denied
 from controller.serving import exchange
+from controller.serving.compare import Comparer
 from controller.serving.engine import Engine, Served
 from controller.serving.exchange import Head, Left, Refused
 from controller.serving.invocations import BODY_MAX_BYTES, BadRequest
@@ -81,6 +82,8 @@ class State:
     engine: Engine
     log: Logging | None = None
     """The prediction log; None: nothing is logged."""
+    compare: Comparer | None = None
+    """Compares answers with the champion's; None: nothing is compared."""
     unready: str = "no prediction was made yet"
     """Why this process is not ready; empty when it is."""
     draining: bool = False
@@ -147,6 +150,9 @@ Work = tuple[Served, bytes, bytes, list[exchange.Pair]]
 async def counted(call: Call, work: Callable[[Head], Awaitable[Work]]) -> None:
     """Answer one request for predictions, and count it however it ends."""
     started, state, head = time.perf_counter(), call.state, Head(call.scope)
+    if head.copy:
+        await _copied(call, head, work)
+        return
     status, rows = 500, 0
     try:
         call.name = head.id or uuid.uuid4().hex.encode()
@@ -167,6 +173,18 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[Work]]) -> None:
         status = 499
     finally:
         state.metrics.answered(status, time.perf_counter() - started, rows)
+
+
+async def _copied(call: Call, head: Head, work: Callable[[Head], Awaitable[Work]]) -> None:
+    """Answer a copy that a challenger sent to compare answers; it is no traffic, and nobody waits for it."""
+    call.state.metrics.copied()
+    try:
+        _, content, media, pairs = await work(head)
+        await call.answer(200, content, media, *pairs)
+    except Refused as error:
+        await call.refuse(error.status, error.message, error.headers)
+    except Left:
+        return
 
 
 def _record(call: Call, served: Served) -> Record:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+COPY_HEADER: Final = b"x-mainspring-copy"
+"""On copies that a challenger sends to compare answers: they are neither counted as requests nor logged."""
 PACK_BYTES: Final = 2048
 """Answers from this size on are compressed for clients that take it."""
 PACK_APART_BYTES: Final = 65_536
@@ -38,12 +40,12 @@ class Left(Exception):
 class Head:
     """What the headers of a request say, of what matters here."""
 
-    __slots__ = ("encoding", "gzip", "id", "length", "split", "type")
+    __slots__ = ("copy", "encoding", "gzip", "id", "length", "split", "type")
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.type = self.encoding = self.id = self.split = b""
         self.length = 0
-        self.gzip = False
+        self.gzip = self.copy = False
         for name, value in scope["headers"]:
             if name == b"content-type":
                 self.type = value
@@ -55,6 +57,8 @@ class Head:
                 self.gzip = _takes_gzip(value)
             elif name == b"content-encoding":
                 self.encoding = value.strip().lower()
+            elif name == COPY_HEADER:
+                self.copy = True
             elif name == b"inference-header-content-length":
                 self.split = value
 

@@ -118,10 +118,16 @@ class Metrics:
         )
         self._logged = Series("mainspring_log_records", "Predictions that were handed to the log.")
         self._lost = Series("mainspring_log_lost", "Records that the log has lost.", "why", None, limit=15)
+        self._compared = Series("mainspring_compared", "Rows whose prediction was compared with the champion's.")
+        self._disagreed = Series("mainspring_disagreed", "Compared rows that the champion predicts otherwise.")
+        self._copies = Series("mainspring_compared_requests", "Requests that were compared.")
+        self._uncompared = Series("mainspring_compare_failed", "Copies that the champion did not answer.")
+        self._copied = Series("mainspring_copied_requests", "Copies from a challenger, counted here only.")
         families: tuple[Series | Spread, ...] = (
             *(self._requests, self._seconds, self._rows, self._running, self._queue, self._predict, self._errors),
             *(self._bins, self._texts, self._confidence, self._missing, self._unseen),
             *(self._logged, self._lost),
+            *(self._compared, self._disagreed, self._copies, self._uncompared, self._copied),
         )
         self._families = families
         place, name = FIRST_FREE, 0
@@ -182,6 +188,19 @@ class Metrics:
     def lost(self, why: str, records: int) -> None:
         """Count records that the log has lost; `why` is one of a few words."""
         self._count(self._lost, why, records)
+
+    def compared(self, rows: int, disagreed: int) -> None:
+        """Count a request that was compared with the champion's answer."""
+        for family, count in ((self._copies, 1), (self._compared, rows), (self._disagreed, disagreed)):
+            self._mine[family.start] += count
+
+    def compare_failed(self) -> None:
+        """Count a copy that the champion did not answer."""
+        self._mine[self._uncompared.start] += 1
+
+    def copied(self) -> None:
+        """Count a copy that a challenger sent."""
+        self._mine[self._copied.start] += 1
 
     def text(self) -> bytes:
         """Write the numbers of all workers in the Prometheus text format."""

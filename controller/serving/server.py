@@ -19,8 +19,9 @@ from typing import Any, Final
 import uvicorn
 
 from controller.clients.errors import NotFound
-from controller.serving import app, invocations, loader, predlog_server, step
+from controller.serving import app, compare, invocations, loader, predlog_server, step
 from controller.serving.call import Identity, State
+from controller.serving.compare import Comparer
 from controller.serving.engine import Engine
 from controller.serving.invocations import BadRequest
 from controller.serving.metrics import Metrics
@@ -100,11 +101,15 @@ def new_state(predictor: Predictor, digest: str, pool: Pool) -> State:
     """Take who is served from the environment: MAINSPRING_MODEL, _REVISION, _VERSION, _COMMIT."""
     names = {k: os.environ.get(f"MAINSPRING_{k.upper()}", "") for k in ("model", "revision", "version", "commit")}
     identity = Identity(digest=digest, **names)
+    metrics = Metrics({**names, "digest": digest}, predictor.columns or ())
+    target = compare.target_of()
+    comparer = Comparer(target, metrics, classes=predictor.classified) if target is not None else None
     return State(
+        compare=comparer,
         predictor=predictor,
         identity=identity,
         pool=pool,
-        metrics=Metrics({**names, "digest": digest}, predictor.columns or ()),
+        metrics=metrics,
         engine=Engine(predictor, pool, predictor.kinds),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -6,9 +6,10 @@ Decides nothing; a test says what each revision predicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from controller.api.meta import Key
 from controller.reconcile.world import PrometheusPort
 from tests.support.hard_simulation import HardSimulation
 from tests.support.simulation import START
@@ -27,6 +28,10 @@ class PredictingSimulation(HardSimulation):
     arrives: Callable[[str], float] = lambda _: 1.0
     """Revision → share of its requests that reach it."""
 
+    disagrees: Callable[[str], float] = lambda _: 0.0
+    """Revision → share of its compared rows that the champion predicts otherwise."""
+    asked: set[str] = field(default_factory=set)
+    """Whose answers servers compared theirs with."""
     prometheus: PrometheusPort | None = None
     """What checks of canaries ask."""
 
@@ -49,8 +54,21 @@ class PredictingSimulation(HardSimulation):
                     continue
                 self.traffic.add(pod, requests, requests * self.fails_at(revision, at), 0.02)
                 counts = {f"p={value}": share * requests for value, share in self.predicts(revision).items()}
+                counts |= await self._compared(backend["name"], requests)
                 for name, count in {"rows": requests, **counts}.items():
                     self.traffic.counted[f"{pod}|{name}"] = self.traffic.counted.get(f"{pod}|{name}", 0.0) + count
+
+    async def _compared(self, deployment: str, requests: float) -> dict[str, float]:
+        """Count what servers compare that were told to; nothing where they were not."""
+        found = await self.store.get(Key("Deployment", "default", deployment))
+        assert found is not None
+        env = {e["name"]: e["value"] for e in found["spec"]["template"]["spec"]["containers"][0]["env"]}
+        if "MAINSPRING_COMPARE_URL" not in env:
+            return {}
+        self.asked.add(env["MAINSPRING_COMPARE_URL"])
+        copies = requests * float(env["MAINSPRING_COMPARE_SHARE"])
+        differ = copies * self.disagrees(deployment.rpartition("-")[0])
+        return {"compared_requests": copies, "compared": copies, "disagreed": differ}
 
     async def analysis(self) -> dict[str, Any]:
         """Read what was measured in the last canary."""

@@ -120,6 +120,16 @@ CASES: dict[str, bytes] = {
     "Y21-query-of-what": analysis("prometheus: {query: 'x{v=\"{{ .sha }}\"}', min: 0}"),
     "Y21-query-with-login": analysis('prometheus: {query: "up", min: 0, server: "http://me:pw@p:9090"}'),
     "Y21-query": analysis("prometheus: {query: 'x{v=\"{{ .version }}\"}', min: 0, server: 'http://p:9090'}"),
+    "Y21-disagreement": analysis("metric: disagreement, max: 0.05, sample: 0.2, tolerance: 0"),
+    "Y21-disagreement-without-limit": analysis("metric: disagreement"),
+    "Y21-sample-of-errors": analysis("metric: request-error-rate, max: 0.1, sample: 0.2"),
+    "Y21-disagreement-twice": changed(
+        (
+            "minReplicas: 2",
+            "canary: {analysis: [{name: a, metric: disagreement, max: 0.1}, "
+            "{name: b, metric: disagreement, max: 0.2}]}",
+        )
+    ),
     "Y21-limit-never-reached": analysis("metric: request-error-rate, max: 0.1, failureLimit: 2"),
     "Y21-limit-too-high": analysis(
         "metric: request-error-rate, max: 0.1, failureLimit: 5", "interval: 60s, measureEvery: 20s"

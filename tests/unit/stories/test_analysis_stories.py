@@ -161,6 +161,28 @@ async def sales_that_fall_go_back(s: PredictingSimulation) -> None:
     assert {q for q, _ in sales.asked} == {'sales{version="1"}', 'sales{version="2"}'}
 
 
+DISAGREEMENT = {"name": "same", "metric": "disagreement", "max": 0.05, "sample": 0.5}
+
+
+async def a_model_that_disagrees_goes_back(s: PredictingSimulation) -> None:
+    s.disagrees = only(NEW, 0.4, 0.0)
+    await rollout(s, 160, canary(DISAGREEMENT))
+    message = (await s.condition())["message"]
+    assert "same: disagreement 40.0% > 5.0% of 20 rows in 20 requests that both were given" in message
+    assert await s.shares() == {OLD: 100}
+
+
+async def a_model_that_agrees_goes_on_and_its_servers_stay(s: PredictingSimulation) -> None:
+    await rollout(s, 100, canary(DISAGREEMENT))
+    begun = {d["metadata"]["name"]: d["spec"]["template"] for d in await s.store.list("Deployment")}
+    await s.run(180)
+    assert await s.shares() == {NEW: 100}
+    (left,) = await s.store.list("Deployment")
+    assert left["spec"]["template"] == begun[left["metadata"]["name"]], "its pods were replaced"
+    (old,) = (name for name in begun if name.startswith(OLD))
+    assert s.asked == {f"http://127.0.0.1:8080/default/{old}"}
+
+
 STORIES: dict[str, Story] = {
     f.__name__: f
     for f in (
@@ -176,6 +198,8 @@ STORIES: dict[str, Story] = {
         slower_than_the_champion_is_a_matter_of_the_margin,
         figures_are_away_when_the_step_begins,
         sales_that_fall_go_back,
+        a_model_that_disagrees_goes_back,
+        a_model_that_agrees_goes_on_and_its_servers_stay,
     )
 }
 
