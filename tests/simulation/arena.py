@@ -7,6 +7,7 @@ up.  What is true (which bytes a model is, how good it really is) is kept beside
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api import hashes
 from controller.api.conditions import timestamp
-from controller.api.meta import LABEL_JOB_NAME, LABEL_REVISION, Key, Manifest, key_of, owner_reference
+from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest, key_of, owner_reference
 from controller.clients.signing import Signer
 from controller.local.store import Store
 from controller.reconcile import datasets, observe
+from tests.simulation import truth
 from tests.simulation.outside import TOKENS, Git, Registry, Servers
 from tests.simulation.promises import Promises
 from tests.simulation.seat import Seat
@@ -45,6 +47,10 @@ class Cast:
     """The clock jumps."""
     losses: bool = False
     """Entries of the ledger are damaged."""
+    by_servers: bool = False
+    """Whole servers split the requests, as on a cluster without a Gateway; False: a route does."""
+    twin: bool = False
+    """Another namespace has a model of the same name."""
 
 
 class Arena:
@@ -68,7 +74,15 @@ class Arena:
         self.broken: set[str] = set()
         """Revisions whose servers never come up."""
         self.endings: dict[str, str] = {}
-        """Job → how it is to end, where not well."""
+        """Job → how it is to end, where not as all do."""
+        self.ends = "well"
+        """How Jobs end."""
+        self.evaluator_lies = False
+        """Reports name another champion than the evaluator was given."""
+        self.made: dict[str, set[str]] = {}
+        """Revision → digests of all models that were ever trained for it."""
+        self.uploaded_again: set[str] = set()
+        """Runs to which a second pod has uploaded."""
         self.requests_per_s = 10.0
         self.trainings = 0
         self.writes: Counter[str] = Counter()
@@ -76,6 +90,15 @@ class Arena:
         self.deeds: list[str] = []
         self.promises = Promises(self)
         self.seats = [Seat(self, name) for name in "AB"[: cast.controllers]]
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """Namespaces that have a model `bikes`."""
+        return ("default", "prod") if self.cast.twin else ("default",)
+
+    def key(self, rng: random.Random) -> Key:
+        """Choose one of the models `bikes`."""
+        return Key("ModelSpec", rng.choice(self.homes), "bikes")
 
     def written(self, seat: Seat, verb: str, what: Any) -> None:
         """Count a write."""
@@ -106,7 +129,7 @@ class Arena:
                 await self.store.patch_status(key_of(job), {"startTime": now, "active": 1}, uid=meta["uid"])
             return
         if abs((self.clock.now() - moment(status["startTime"])).total_seconds()) >= 20:
-            await self.end_job(job, self.endings.get(meta["name"], "well"))
+            await self.end_job(job, self.endings.get(meta["name"], self.ends))
 
     async def end_job(self, job: Manifest, how: str) -> None:
         """End a Job: well, or as `how` says; its pod tells what its containers said."""
@@ -172,9 +195,11 @@ class Arena:
             salt = str(self.trainings).encode() if self.cast.fresh_bytes else b""
             digest = hashes.sha256(b"|".join((*made_of, salt, hashes.canonical(fetch.get("params", {})))))
             self.models[digest], self.origin[digest] = float(tree["quality"]), made_of
+            self.made.setdefault(meta["labels"][LABEL_REVISION], set()).add(digest)
+        told = {**evaluate, "champion": hashes.sha256(b"another")} if self.evaluator_lies else evaluate
         data = measured.report(
             meta["labels"][LABEL_REVISION],
-            evaluate,
+            told,
             digest=digest,
             rmse=self.models[digest],
             against=self.models[evaluate["champion"]] if evaluate.get("champion") else None,
@@ -205,6 +230,9 @@ class Arena:
         comes_up = loads and revision not in self.broken and not self.registry.down
         up = comes_up or self._was_up(deployment, revision)
         ready = spec["replicas"] if up else 0
+        if self.cast.by_servers and up:
+            # One server after the other comes up.
+            ready = min(ready, (deployment.get("status") or {}).get("readyReplicas", 0) + 1)
         status: Manifest = {"replicas": spec["replicas"], "readyReplicas": ready}
         if not up:
             said = f"the model is not what was recorded: https://jo:{TOKENS[1]}@mlflow.example.com/a"
@@ -214,12 +242,12 @@ class Arena:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": f"{meta['name']}-0",
+                "name": pod_of(meta["name"], meta["namespace"]),
                 "namespace": meta["namespace"],
                 "labels": spec["template"]["metadata"]["labels"],
                 "ownerReferences": [owner_reference(deployment)],
             },
-            "spec": {"containers": [{"name": "server", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "spec": {"containers": spec["template"]["spec"]["containers"]},
         }
         made = await self.store.apply(pod)
         state = {"conditions": [{"type": "Ready", "status": "True" if up else "False"}], "podIP": "127.0.0.1"}
@@ -235,12 +263,32 @@ class Arena:
     async def pass_time(self, seconds: float) -> None:
         """Let time pass, with requests."""
         self.clock.advance(seconds)
-        for route in await self.store.list("HTTPRoute"):
-            for backend in route["spec"]["rules"][0]["backendRefs"]:
-                requests = self.requests_per_s * seconds * backend["weight"] / 100
+        for model in await self.store.list("ModelSpec"):
+            namespace = model["metadata"]["namespace"]
+            for name, percent in (await self.shares(model)).items():
+                requests = self.requests_per_s * seconds * percent / 100
                 if requests >= 1:
-                    errors = requests * self.errors.get(backend["name"].rpartition("-")[0], 0.0)
-                    self.servers.add(f"{backend['name']}-0", float(round(requests)), float(round(errors)), 0.02)
+                    errors = requests * self.errors.get(name.rpartition("-")[0], 0.0)
+                    pod = pod_of(name, namespace)
+                    self.servers.add(pod, float(round(requests)), float(round(errors)), 0.02)
+
+    async def shares(self, model: Manifest) -> dict[str, int]:
+        """Say how the requests of a model are really split: percent by the name of the servers."""
+        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
+        if not self.cast.by_servers:
+            return truth.shares(await self.store.get(Key("HTTPRoute", namespace, name)) or {})
+        return truth.shares_of_servers(await self.servers_of(model))
+
+    async def servers_of(self, model: Manifest) -> list[Manifest]:
+        """List the Deployments of a model that the controller made."""
+        labels = {LABEL_MODEL: model["metadata"]["name"]}
+        found = await self.store.list("Deployment", namespace=model["metadata"]["namespace"], labels=labels)
+        return [d for d in found if str(key_of(d)) not in self.promises.foreign]
+
+
+def pod_of(servers: str, namespace: str) -> str:
+    """Name the pod of servers: no two of the cluster have one name, so that counters are not mixed up."""
+    return f"{servers}-0" if namespace == "default" else f"{servers}-{namespace}-0"
 
 
 def step(name: str, code: int, message: str) -> Manifest:

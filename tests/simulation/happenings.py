@@ -6,12 +6,13 @@ before it.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Awaitable, Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controller.api.meta import key_of
+from controller.api.meta import Key, key_of
 from controller.api.statements import LEDGER_TYPE, LedgerEntry, chain_digest, ledger_payload
 from controller.clients.errors import Unavailable
 from controller.clients.signing import Signer
@@ -27,7 +28,8 @@ async def begin(arena: Arena) -> None:
     """Set the scene: a repository and a model that asks for it."""
     files = {"models/cars.yaml": file("cars"), "models/trains.yaml": file("trains", suspend=True)}
     arena.git.push("Predict bikes", FIRST | (files if arena.cast.repository else {}))
-    await arena.store.apply(spec("bikes"))
+    for namespace in arena.homes:
+        await arena.store.apply(spec("bikes", namespace))
     if arena.cast.repository:
         await arena.store.apply(repository())
 
@@ -104,7 +106,21 @@ async def job_twice(arena: Arena, rng: random.Random) -> None:
     """The pod of a Job that ended goes on elsewhere, and uploads once more."""
     jobs = [j for j in await arena.store.list("Job") if (j.get("status") or {}).get("conditions")]
     if jobs and not arena.cast.fresh_bytes:
-        await arena.measure(rng.choice(jobs))
+        job = rng.choice(jobs)
+        await arena.measure(job)
+        tasks = await arena.store.get(Key("ConfigMap", job["metadata"]["namespace"], job["metadata"]["name"]))
+        if tasks is not None:
+            arena.uploaded_again.add(json.loads(tasks["data"]["evaluate.json"])["run"])
+
+
+async def jobs_fail(arena: Arena, rng: random.Random) -> None:
+    """From now on all Jobs end in one way: well, or not."""
+    arena.ends = rng.choice(("well", "well", "exit", "memory", "late"))
+
+
+async def evaluator_lies(arena: Arena, rng: random.Random) -> None:
+    """Reports compare with another champion than they were to, or do so no more."""
+    arena.evaluator_lies = not arena.evaluator_lies
 
 
 async def job_gone(arena: Arena, rng: random.Random) -> None:
@@ -167,6 +183,7 @@ async def mended(arena: Arena, rng: random.Random) -> None:
     """People have mended what was broken outside."""
     arena.registry.down = arena.git.down = False
     arena.git.branch, arena.servers.error, arena.requests_per_s = "main", None, 10.0
+    arena.ends, arena.evaluator_lies = "well", False
     arena.broken.clear()
     if rng.random() < 0.5:
         arena.errors.clear()
@@ -198,7 +215,8 @@ async def alias_by_hand(arena: Arena, rng: random.Random) -> None:
     """A person moves the alias in MLflow."""
     for model in arena.registry.models.values():
         if model.versions:
-            model.aliases["default-champion"] = rng.choice(sorted(model.versions))
+            alias = rng.choice(sorted(model.aliases) or ["default-champion"])
+            model.aliases[alias] = rng.choice(sorted(model.versions))
 
 
 async def junk_entry(arena: Arena, rng: random.Random) -> None:
@@ -211,12 +229,12 @@ async def junk_entry(arena: Arena, rng: random.Random) -> None:
     elif entries:
         junk = b'{"payload": "forged"}' if rng.random() < 0.3 else rng.choice(blobs)
         if rng.random() < 0.6:
-            junk = _forged(entries, rng.choice(entries), len(blobs) + 1)
+            junk = forged(entries, rng.choice(entries), len(blobs) + 1)
         await arena.registry.append_ledger("bikes", "default", len(blobs) + 1, junk)
     arena.registry.down = down
 
 
-def _forged(entries: list[LedgerEntry], model: LedgerEntry, seq: int) -> bytes:
+def forged(entries: list[LedgerEntry], model: LedgerEntry, seq: int) -> bytes:
     """Make a revision that was judged once champion, in an entry that has everything but our signature."""
     fields = {
         "kind": "Promoted",
@@ -240,6 +258,8 @@ HAPPENINGS: dict[Happening, int] = {
     job_ends: 10,
     job_twice: 1,
     job_gone: 3,
+    jobs_fail: 3,
+    evaluator_lies: 1,
     servers_break: 3,
     server_restarts: 2,
     answers: 10,

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from controller.api.meta import Manifest
 from controller.clients import registry_names as names
 from controller.clients.errors import NotFound, Unavailable
 from controller.clients.git_types import GitRef, Head, TreeEntry
@@ -111,6 +112,10 @@ class Registry(FakeRegistry):
         super().__init__()
         self.trouble = Trouble()
 
+    def lose_report(self, run: str) -> None:
+        """Lose the report of a run for good."""
+        self.runs[run].artifacts.pop("mainspring/report.json", None)
+
     def lose(self, name: str, environment: str, seq: int) -> None:
         """Damage an entry of a ledger for good."""
         for run in self.runs.values():
@@ -124,7 +129,15 @@ def broken(what: str) -> Unavailable:
 
 
 class Servers(Traffic):
-    """What servers have counted; their pods may be restarted."""
+    """What servers have counted, and which model they say they have loaded; their pods may be restarted."""
+
+    async def counters(self, pods: Sequence[Manifest]) -> Mapping[str, float]:
+        found = dict(await super().counters(pods))
+        for pod in pods:
+            given = pod["spec"]["containers"][0].get("command", [])
+            if "--digest" in given:
+                found[f"{pod['metadata']['name']}|digest={given[given.index('--digest') + 1]}"] = 1.0
+        return found
 
     def restart(self, pod: str) -> None:
         """Begin to count anew."""

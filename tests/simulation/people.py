@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from controller.api.conditions import timestamp
-from controller.api.meta import LABEL_REVISION, Key, Manifest, key_of
+from controller.api.meta import LABEL_REVISION, Manifest, key_of
 from controller.clients.errors import ClientError
 from tests.simulation.arena import Arena
 from tests.simulation.specs import FIRST, file, spec
@@ -78,7 +78,7 @@ async def git_away(arena: Arena, rng: random.Random) -> None:
 
 async def edit_spec(arena: Arena, rng: random.Random) -> None:
     """A person changes the ModelSpec, well or badly."""
-    key = Key("ModelSpec", "default", "bikes")
+    key = arena.key(rng)
     changes: list[Manifest] = [
         {"serving": {"canary": {"stepWeights": rng.choice(([10, 50], [20], [5, 10, 50]))}}},
         {"serving": {"minReplicas": rng.randint(1, 3)}},
@@ -94,16 +94,16 @@ async def edit_spec(arena: Arena, rng: random.Random) -> None:
 
 async def suspend(arena: Arena, rng: random.Random) -> None:
     """A person suspends a model, or lets it go on."""
-    models = [m for m in await arena.store.list("ModelSpec") if m["metadata"]["name"] == "bikes"]
-    for model in models:
+    model = await arena.store.get(arena.key(rng))
+    if model is not None:
         await arena.store.patch_spec(key_of(model), {"suspend": not model["spec"].get("suspend", False)})
 
 
 async def delete_model(arena: Arena, rng: random.Random) -> None:
     """A person deletes the model, or applies it again."""
-    key = Key("ModelSpec", "default", "bikes")
+    key = arena.key(rng)
     if await arena.store.get(key) is None:
-        await arena.store.apply(spec("bikes"))
+        await arena.store.apply(spec("bikes", key.namespace))
     elif rng.random() < 0.3:
         await arena.store.delete(key)
 
@@ -155,6 +155,7 @@ async def by_hand(arena: Arena, rng: random.Random) -> None:
         labels = dict(found["metadata"]["labels"])
         if rng.random() < 0.5:
             labels.pop(LABEL_REVISION)
-        meta = {"name": f"by-hand-{rng.randint(1, 3)}", "namespace": "default", "labels": labels}
+        namespace = found["metadata"]["namespace"]
+        meta = {"name": f"by-hand-{rng.randint(1, 3)}", "namespace": namespace, "labels": labels}
         made = await arena.store.apply({**found, "metadata": meta, "status": {}})
         arena.promises.foreign.add(str(key_of(made)))

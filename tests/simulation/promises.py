@@ -16,7 +16,8 @@
 | S13 | approvals do not exist yet; their like is held: what was admitted or promoted is one digest, no other |
 | S14 | events are the only notifications yet: two of one transition have one name |
 
-S11 is about the log of predictions, which nothing writes yet; it has no meaning here.
+S11 is about the log of predictions, which servers write and no controller: it is held where they are tested.
+Where whole servers split the requests (`shared.py`), a share is a number of servers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from controller.api.meta import (
 )
 from controller.api.statements import LedgerEntry
 from tests.simulation import truth
-from tests.simulation.decided import Decided, is_of, status_of
+from tests.simulation.decided import is_of, status_of
 from tests.simulation.outside import TOKENS
-from tests.simulation.truth import must
+from tests.simulation.shared import Shared
+from tests.simulation.truth import must, stake
 
 if TYPE_CHECKING:
     from tests.simulation.arena import Arena
@@ -49,7 +51,7 @@ SPACING_S = 5.0
 ADMIT = ("Admitted", "Promoted")
 
 
-class Promises(Decided):
+class Promises(Shared):
     """Holds the invariants; raises BrokenPromise."""
 
     def __init__(self, arena: Arena) -> None:
@@ -87,9 +89,10 @@ class Promises(Decided):
         if verb == "delete":
             self._delete(seat, key, model)
             return
-        owner = what["metadata"]["ownerReferences"][0]
         wanted = seat.seen.objects.get(seat.key) or {}
-        must(owner["uid"] == wanted["metadata"]["uid"], "S9", f"{key} is given to another owner")
+        owners = [o["uid"] for o in what["metadata"].get("ownerReferences", ())]
+        # What has no owner at all is found when its model is deleted (L3).
+        must(set(owners) <= {wanted["metadata"]["uid"]}, "S9", f"{key} is given to another owner")
         match key.kind:
             case "Job":
                 self._job(seat, key, what, model)
@@ -102,7 +105,12 @@ class Promises(Decided):
 
     def _delete(self, seat: Seat, key: Key, model: Manifest) -> None:
         must(str(key) not in self.foreign, "S9", f"{key} was deleted and is not ours")
+        stake(self.foreign, "S9", "something is deleted, and people have made its like")
         if key.kind != "Deployment":
+            return
+        stake(True, "S6", "servers are deleted")
+        if self.arena.cast.by_servers:
+            self.delete_servers(seat, key, model)
             return
         name = model["metadata"]["name"]
         route = truth.shares(seat.seen.one("HTTPRoute", key.namespace, name))
@@ -127,6 +135,7 @@ class Promises(Decided):
         must(all(j["metadata"]["name"] != key.name for j in jobs), "S3", f"{key} was started twice")
         running = [j["metadata"]["name"] for j in jobs if not truth.ended(j)]
         must(not running, "S3", f"{key} was started while {running} ran")
+        stake(jobs, "S3", "a Job is started after others")
         asked = (model.get("status") or {}).get("source", {}).get("wanted")
         must(asked == revision, "S4", f"{key} was started, and {asked} is asked for")
         own = [j for j in jobs if j["metadata"]["labels"].get(LABEL_REVISION) == revision]
@@ -174,6 +183,8 @@ class Promises(Decided):
         digest = built["metadata"]["annotations"][ANNOTATION_DIGEST]
         revision = built["metadata"]["labels"][LABEL_REVISION]
         entries, cached = self.chain(seat, model), status_of(model, "champion")
+        given = {d for d in self.arena.made.get(revision, ()) if d != digest}
+        stake(given, "S13", "servers of what was trained more than once")
         if entries is None:
             # While the ledger is away the status is believed, which names a challenger only once it is admitted.
             current = status_of(model, "challenger")
@@ -182,11 +193,18 @@ class Promises(Decided):
         else:
             # Of what was promoted the admission may be lost.
             known = any(e.kind in ADMIT and (e.revision, e.digest) == (revision, digest) for e in entries)
+            other = any(e.kind in ADMIT and e.revision == revision for e in entries)
+            must(known or not other, "S13", f"servers of {revision} with other bytes than were admitted")
         must(known, "S1", f"servers of {revision} with bytes that nobody admitted")
+        stake(not is_of(key.name, cached.get("revision", "")), "S1", "servers of one who is not champion")
         command = built["spec"]["template"]["spec"]["initContainers"][0]["command"]
         told = dict(pairwise(command))
         must(told["--digest"] == digest, "S10", f"{key} is to load other bytes than it says")
-        least = model["spec"]["serving"].get("minReplicas", 1)
+        if self.arena.cast.by_servers:
+            self.count_servers(seat, key, built["spec"]["replicas"], model)
+            return
+        least = truth.least(model)
+        stake(least > 1, "S6", "more than one server is asked for")
         must(built["spec"]["replicas"] >= least, "S6", f"{key} has {built['spec']['replicas']} of {least} servers")
 
     def _route(self, seat: Seat, route: Manifest, model: Manifest) -> None:
@@ -204,6 +222,9 @@ class Promises(Decided):
         must(
             len(others) < len(shares), "S1", f"the champion {serving or 'of nobody'} is not in the route {shares}"
         )
+        stake(others, "S5", "a challenger gets a share")
+        down = [d["metadata"]["name"] for d in seat.seen.kind("Deployment", namespace) if not truth.ready(d)]
+        stake(down, "S6", "a route, and servers that are not ready")
         for name in others:
             self._challenger(seat, name, shares[name], model, entries)
 
@@ -249,6 +270,7 @@ class Promises(Decided):
             last = self.generations.get(before["metadata"]["uid"], 0)
             must(observed >= last, "S7", f"{key}: observedGeneration goes back from {last} to {observed}")
             self.generations[before["metadata"]["uid"]] = observed
+        stake(observed > 1, "S7", "a spec that was edited")
         true = {c["type"] for c in status["conditions"] if c["status"] == "True"}
         ready: Manifest = next((c for c in status["conditions"] if c["type"] == "Ready"), {})
         must(len(true & {"Ready", "Reconciling", "Stalled"}) <= 1, "S7", f"{key} is {sorted(true)} at once")
@@ -283,7 +305,9 @@ class Promises(Decided):
         if not ready:
             return
         namespace = model["metadata"]["namespace"]
-        route = truth.shares(seat.seen.one("HTTPRoute", namespace, name))
+        was = truth.condition(model, "Ready").get("status")
+        stake(was != "True", "S7", "it becomes Ready")
+        route = self.spread(seat, model)
         full = [n for n, share in route.items() if share == 100 and is_of(n, served["revision"])]
         must(full, "S7", f"{name} is Ready, and its route is {route}")
         servers = seat.seen.one("Deployment", namespace, full[0])
@@ -302,6 +326,7 @@ class Promises(Decided):
     def _event(self, event: Manifest) -> None:
         about, name = event["involvedObject"], event["metadata"]["name"]
         key = (about["uid"], event["reason"], event["message"], event["firstTimestamp"])
+        stake(key in self.told, "S14", "a transition is told once more")
         must(self.told.setdefault(key, name) == name, "S14", f"one transition is told twice: {event['message']}")
 
     def _synced(self, seat: Seat, verb: str, key: Key) -> None:
@@ -315,6 +340,7 @@ class Promises(Decided):
             return
         own = (seat.seen.objects.get(key) or {}).get("metadata", {}).get("labels", {}).get(LABEL_REPOSITORY)
         must(own == seat.key.name, "S9", f"{key} was deleted and belongs to {own or 'no repository'}")
+        stake(True, "S12", "a ModelSpec is deleted")
         must(seat.seen.heads, "S12", f"{key} was deleted, and Git was not asked")
         tree = self.arena.git.tree(seat.seen.heads[-1].commit)
         files = {p: text for p, text in tree.items() if p.startswith("models/")}

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import yaml
+
 from controller.api.conditions import timestamp
 from controller.api.meta import ANNOTATION_SOURCE_COMMIT, Key, Manifest, key_of
 from tests.simulation import truth
 from tests.simulation.arena import KINDS, Arena
 from tests.simulation.seat import FREE
 from tests.simulation.specs import FIRST, spec
-from tests.simulation.truth import must
+from tests.simulation.truth import must, stake
 
 STEP_S = 5.0
 REST_S = 1800.0
@@ -88,15 +90,17 @@ async def end_faults(arena: Arena) -> None:
     arena.registry.trouble.ends()
     arena.git.down, arena.git.branch = False, "main"
     arena.servers.error, arena.requests_per_s = None, 10.0
+    arena.ends, arena.evaluator_lies = "well", False
     arena.errors.clear()
     arena.broken.clear()
     if not {"quality", "data.csv", "train.py"} <= arena.git.tree().keys():
         arena.git.push("Repair", FIRST)
-    model = await arena.store.get(Key("ModelSpec", "default", "bikes"))
-    if model is None:
-        await arena.store.apply(spec("bikes"))
-    else:
-        await arena.store.patch_spec(key_of(model), {"suspend": False, "bad": None})
+    for namespace in arena.homes:
+        model = await arena.store.get(Key("ModelSpec", namespace, "bikes"))
+        if model is None:
+            await arena.store.apply(spec("bikes", namespace))
+        else:
+            await arena.store.patch_spec(key_of(model), {"suspend": False, "bad": None})
 
 
 async def outage(arena: Arena) -> None:
@@ -107,6 +111,7 @@ async def outage(arena: Arena) -> None:
     await pass_quietly(arena, OUTAGE_S)
     for key, count in arena.writes.items():
         new = count - before.get(key, 0)
+        stake(new, "L4", "something is written in an outage")
         must(new < OUTAGE_S, "L4", f"{new} writes of {key} in {OUTAGE_S:.0f} s while MLflow and Git are away")
     arena.registry.down = arena.git.down = False
 
@@ -128,12 +133,15 @@ async def come_to_rest(arena: Arena) -> None:
 
 
 async def _hold_still(arena: Arena) -> None:
+    stake(True, "L1", "nothing is written any more")
     before, deeds = sum(arena.writes.values()), len(arena.deeds)
     await pass_quietly(arena, 3 * RESYNC_S + STEP_S)
     must(sum(arena.writes.values()) == before, "L1", f"still writing at rest: {arena.deeds[deeds:][:5]}")
 
 
 async def _judge_all(arena: Arena, *, asked_again: bool) -> None:
+    if arena.cast.repository:
+        await _applied(arena)
     for kind in KINDS[:2]:
         for manifest in await arena.store.list(kind):
             name, generation = str(key_of(manifest)), manifest["metadata"]["generation"]
@@ -142,10 +150,25 @@ async def _judge_all(arena: Arena, *, asked_again: bool) -> None:
             ready, stalled = truth.condition(manifest, "Ready"), truth.condition(manifest, "Stalled")
             said = f"{ready.get('reason')}: {ready.get('message')}"
             quiet = ready.get("reason") == "Suspended"
+            stake(stalled.get("status") == "True", "L2", "an end that needs a person")
             settled = ready.get("status") == "True" or (stalled.get("status") == "True" and stalled.get("message"))
             must(settled or quiet, "L2", f"{name} ends as {said}")
             if kind == "ModelSpec" and not quiet:
                 await _judge(arena, manifest, asked_again=asked_again)
+
+
+async def _applied(arena: Arena) -> None:
+    """L5: every good file of the repository is applied, whatever others there are."""
+    files = {p: text for p, text in arena.git.tree().items() if p.startswith("models/")}
+    good = {p: text for p, text in files.items() if b"kind: ModelSpec" in text and b": :" not in text}
+    bad = len(files) - len(good)
+    stake(bad and good, "L5", "good files beside bad ones")
+    for path, text in good.items():
+        key = Key("ModelSpec", "default", path.removeprefix("models/").removesuffix(".yaml"))
+        wanted, found = yaml.safe_load(text)["spec"], await arena.store.get(key) or {"spec": {}}
+        mine = str(key) not in arena.promises.foreign
+        same = found["spec"].get("suspend") == wanted["suspend"]
+        must(same or not mine, "L5" if bad else "L1", f"{path} is not applied, {bad} other files are bad")
 
 
 async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
@@ -153,7 +176,8 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
     name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
     status, ready = model["status"], truth.condition(model, "Ready")
     said = f"{name} ends as {ready['reason']}: {ready['message']}"
-    entries = truth.chain(await arena.registry.read_ledger(name, namespace), name, namespace)
+    environment = truth.environment(model)
+    entries = truth.chain(await arena.registry.read_ledger(name, environment), name, environment)
     serving = truth.champion(entries)
     must(
         (status.get("champion") or {}).get("revision", "") == serving, "S2", f"{name}: the ledger names {serving}"
@@ -167,6 +191,9 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
     if reason in ("PathNotFound", "CommitNotFound") and stamp not in ("", arena.git.line[-1]):
         return  # Its file cannot be applied any more, so that it is held to the commit that last could.
     if reason == "RolledBack" and not asked_again:
+        return
+    if reason in ("EvaluationFailed", "EvidenceOutdated"):
+        must(not asked_again, "L1", said)
         return
     if reason in ("TrainingFailed", "DataInvalid", "DeadlineExceeded"):
         failed = [j for j in await arena.store.list("Job") if truth.ended(j).get("type") == "Failed"]
@@ -189,24 +216,21 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
 async def _served(arena: Arena, model: Manifest, serving: str, digest: str) -> None:
     """Hold that the champion, and nobody else, is served with as many servers as asked for, and named so."""
     name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
-    foreign = arena.promises.foreign
-    route = await arena.store.get(Key("HTTPRoute", namespace, name))
-    shares = truth.shares(route or {})
-    found = [
-        d
-        for d in await arena.store.list("Deployment")
-        if d["metadata"]["labels"].get("mainspring.dev/model") == name and str(key_of(d)) not in foreign
-    ]
+    shares, found = await arena.shares(model), await arena.servers_of(model)
     names = [d["metadata"]["name"] for d in found]
     must(list(shares.values()) == [100], "L1", f"{name}: the route is {shares}")
     must(names == list(shares), "L1", f"{name}: there are servers {names}, the route is {shares}")
     must(names[0].rpartition("-")[0] == serving, "S2", f"{name}: {names} serve, the ledger names {serving}")
     told = found[0]["metadata"]["annotations"]["mainspring.dev/digest"]
     must(told == digest, "S1", f"{name}: {told[:19]} is served, the ledger names {digest[:19]}")
-    least = model["spec"]["serving"].get("minReplicas", 1)
+    least = truth.least(model)
+    if arena.cast.by_servers:
+        service = await arena.store.get(Key("Service", namespace, name)) or {"spec": {"selector": {"none": ""}}}
+        labels = found[0]["spec"]["template"]["metadata"]["labels"]
+        must(service["spec"]["selector"].items() <= labels.items(), "L1", f"{name}: its Service reaches nobody")
     must(found[0]["spec"]["replicas"] == least, "L1", f"{name}: {found[0]['spec']['replicas']} of {least} servers")
     registered = arena.registry.models[name]
-    version = registered.aliases.get("default-champion", "")
+    version = registered.aliases.get(f"{truth.environment(model)}-champion", "")
     must(registered.versions[version].get("mainspring.revision") == serving, "L1", f"{name}: alias on {version}")
     must(
         arena.bytes_of(registered.versions[version]["run"]) == digest,
@@ -218,9 +242,11 @@ async def _served(arena: Arena, model: Manifest, serving: str, digest: str) -> N
 async def delete_all(arena: Arena) -> None:
     """L3: deletion ends though MLflow and Git are gone for good."""
     arena.registry.down = arena.git.down = True
+    children = [m for kind in ("ModelRevision", "Job", "Deployment") for m in await arena.store.list(kind)]
+    stake(children, "L3", "a model goes with what it made")
     for model in await arena.store.list("ModelSpec"):
         await arena.store.delete(key_of(model))
     await pass_quietly(arena, 60)
-    for kind in ("ModelSpec", "ModelRevision", "Job", "Deployment", "Service", "HTTPRoute"):
+    for kind in (*KINDS[1:], "Job", "ConfigMap", "Deployment", "Service", "HTTPRoute", "PodDisruptionBudget"):
         left = [key_of(m) for m in await arena.store.list(kind) if str(key_of(m)) not in arena.promises.foreign]
         must(not left, "L3", f"{left} are left after their model was deleted")

@@ -19,6 +19,7 @@ from controller.reconcile.ledger import LedgerBook
 from controller.reconcile.queue import Next
 from controller.reconcile.reconciler import RECONCILERS
 from controller.reconcile.world import Settings, World
+from tests.simulation import stakes
 from tests.simulation.outside import Doubtful, Trouble
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class Seat:
             registry=registry,
             ledger=LedgerBook(registry, arena.signer, Verifier([arena.signer.public]), arena.clock.now),
             telemetry=telemetry,
-            settings=Settings(runtime="sim", tracking_uri="http://127.0.0.1:5000", local=True),
+            settings=Settings(
+                runtime="sim", tracking_uri="http://127.0.0.1:5000", local=not arena.cast.by_servers
+            ),
             now=arena.clock.now,
             url_of=lambda namespace, name: f"http://127.0.0.1:8080/{namespace}/{name}",
         )
@@ -110,6 +113,7 @@ class Seat:
         if not self.task.done():
             return None
         task, self.task = self.task, None
+        stakes.of_look(self)
         try:
             return task.result()
         except ClientError:

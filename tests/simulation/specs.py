@@ -15,8 +15,8 @@ from tests.support.simulation import URL
 FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
 
 
-def spec(name: str, **changes: Any) -> Manifest:
-    """Build a ModelSpec of the walk."""
+def spec(name: str, namespace: str = "default", **changes: Any) -> Manifest:
+    """Build a ModelSpec of the walk; beside the namespace `default` its environment has a name of its own."""
     canary = {
         "stepWeights": [10, 50],
         "interval": "60s",
@@ -26,8 +26,9 @@ def spec(name: str, **changes: Any) -> Manifest:
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelSpec",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {
+            **({} if namespace == "default" else {"environment": "live"}),
             "source": {"url": URL, "ref": {"branch": "main"}, "paths": ["train.py", "quality"], "interval": "5s"},
             "data": [{"name": "train", "path": "data.csv"}],
             "columns": {"target": "bikers"},

@@ -1,11 +1,14 @@
 """What is true, worked out anew and by other means than the controller's: who is champion, whether gates hold.
 
-Small on purpose: it knows the gates and steps that the walk uses, and nothing else.
+Small on purpose: it knows the gates and steps that the walk uses, and nothing else.  Here it is also counted how
+often each promise was held, and how often something would have broken it that a controller can do wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -24,6 +27,10 @@ SPREAD = 1 - 3 / 7
 """How far the 5 % and 95 % ends of the improvement lie from it, in the walk's measurements."""
 
 
+INVARIANTS = (*(f"S{n}" for n in (*range(1, 11), 12, 13, 14)), *(f"L{n}" for n in range(1, 6)))
+"""All promises; S11 is about the log of predictions, which servers write."""
+
+
 class BrokenPromise(AssertionError):
     """An invariant does not hold: which, and what was seen."""
 
@@ -32,10 +39,38 @@ class BrokenPromise(AssertionError):
         self.invariant = invariant
 
 
+@dataclass
+class Counted:
+    """How often each invariant was held, and in which situations something was at stake for it."""
+
+    held: Counter[str] = field(default_factory=Counter)
+    stakes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def at_stake(self, invariant: str) -> int:
+        """Count the situations of an invariant."""
+        return sum(n for (about, _), n in self.stakes.items() if about == invariant)
+
+    def add(self, other: Counted) -> None:
+        """Add what another walk counted."""
+        self.held.update(other.held)
+        self.stakes.update(other.stakes)
+
+
+COUNTED = Counted()
+"""Of the walk that is being played; `play` begins it anew."""
+
+
 def must(holds: object, invariant: str, what: str) -> None:
     """Hold an invariant."""
+    COUNTED.held[invariant] += 1
     if not holds:
         raise BrokenPromise(invariant, what)
+
+
+def stake(when: object, invariant: str, situation: str) -> None:
+    """Note a situation in which a controller that is wrong would break an invariant."""
+    if when:
+        COUNTED.stakes[(invariant, situation)] += 1
 
 
 @lru_cache(maxsize=4096)
@@ -78,6 +113,11 @@ def champion_digest(entries: Sequence[LedgerEntry]) -> str:
     name = champion(entries)
     own = [e for e in reversed(entries) if e.revision == name]
     return next((e.digest for kind in ("Promoted", "Admitted") for e in own if e.kind == kind), "")
+
+
+def environment(model: Manifest) -> str:
+    """Name the environment of a model."""
+    return str(model["spec"].get("environment") or model["metadata"]["namespace"])
 
 
 def requested(model: Manifest) -> datetime | None:
@@ -148,6 +188,22 @@ def live(model: Manifest, counters: Mapping[str, float] | None, challenger: Mapp
 def shares(route: Manifest) -> dict[str, int]:
     """Read a route: percent by Service name."""
     return {b["name"]: b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]} if route else {}
+
+
+def least(model: Manifest) -> int:
+    """Read how many servers the champion is to have."""
+    return int(model["spec"]["serving"].get("minReplicas", 1))
+
+
+def ready(servers: Manifest) -> int:
+    """Count the ready servers of a Deployment; 0 where there is none."""
+    return int((servers.get("status") or {}).get("readyReplicas", 0)) if servers else 0
+
+
+def shares_of_servers(deployments: Iterable[Manifest]) -> dict[str, int]:
+    """Say how ready servers split the requests among themselves: percent by Deployment, cut to whole ones."""
+    up = {d["metadata"]["name"]: ready(d) for d in deployments if ready(d)}
+    return {name: 100 * count // sum(up.values()) for name, count in up.items()}
 
 
 def condition(manifest: Manifest, type_: str) -> Manifest:

@@ -11,11 +11,12 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from tests.simulation import happenings, rest
+from tests.simulation import happenings, rest, truth
 from tests.simulation.arena import Arena, Cast
-from tests.simulation.truth import BrokenPromise
+from tests.simulation.scenes import SCENES
+from tests.simulation.truth import BrokenPromise, Counted
 
 STEPS = 150
 SHRINKS = 400
@@ -41,27 +42,45 @@ class Found:
     """Steps played until then; the end of the walk counts as one."""
 
 
-def cast_of(seed: int) -> Cast:
-    """Choose who takes part."""
+def cast_of(seed: int, scene: str = "") -> Cast:
+    """Choose who takes part; whom the scene needs is there."""
     rng = random.Random(f"cast {seed}")
     controllers = 2 if seed % 5 == 3 else 1
-    return Cast(
+    chosen = Cast(
         controllers=controllers,
         stale=seed % 5 == 4,
         repository=rng.random() < 0.3,
         fresh_bytes=rng.random() < 0.3,
         jumps=rng.random() < 0.3,
         losses=seed % 7 == 6,
+        by_servers=seed % 3 == 1,
+        twin=seed % 4 == 2,
     )
+    return replace(chosen, **SCENES[scene].cast) if scene else chosen
 
 
-def walk_of(seed: int, steps: int = STEPS) -> Walk:
-    """Make the walk of a seed; a longer one begins with the shorter one."""
+def scene_of(seed: int) -> str:
+    """Choose the scene that a walk begins with."""
+    names = list(SCENES)
+    return names[seed % len(names)]
+
+
+def walk_of(seed: int, steps: int = STEPS, scene: str = "") -> Walk:
+    """Make the walk of a seed; a longer one begins with the shorter one.
+
+    It begins with the scene that is named, else with one that the seed chooses.
+    """
     rng = random.Random(seed)
-    names = [h.__name__ for h in happenings.HAPPENINGS]
-    weights = list(happenings.HAPPENINGS.values())
-    chosen = ((rng.choices(names, weights)[0], rng.getrandbits(32)) for _ in range(steps))
-    return Walk(cast_of(seed), tuple(chosen))
+    names = [*(h.__name__ for h in happenings.HAPPENINGS), *SCENES]
+    weights = [*happenings.HAPPENINGS.values(), *(1 for _ in SCENES)]
+    chosen = [(rng.choices(names, weights)[0], rng.getrandbits(32)) for _ in range(steps - 1)]
+    first = scene or scene_of(seed)
+    return Walk(cast_of(seed, first), ((first, rng.getrandbits(32)), *chosen))
+
+
+def happening_of(name: str) -> happenings.Happening:
+    """Find a step by its name: a scene, or what happens anyway."""
+    return SCENES[name].play if name in SCENES else happenings.BY_NAME[name]
 
 
 def play(walk: Walk) -> tuple[Found | None, Arena]:
@@ -70,6 +89,8 @@ def play(walk: Walk) -> tuple[Found | None, Arena]:
 
 
 async def _play(walk: Walk) -> tuple[Found | None, Arena]:
+    truth.COUNTED.held.clear()
+    truth.COUNTED.stakes.clear()
     arena, number = Arena(walk.cast), 0
     logging.disable(logging.CRITICAL)
     try:
@@ -77,7 +98,7 @@ async def _play(walk: Walk) -> tuple[Found | None, Arena]:
         for name, choice in walk.steps:
             number += 1
             rng = random.Random(choice)
-            await happenings.BY_NAME[name](arena, rng)
+            await happening_of(name)(arena, rng)
         number += 1
         await rest.come_to_rest(arena)
         await rest.delete_all(arena)
@@ -122,30 +143,35 @@ class Tally:
     walks: int = 0
     steps: int = 0
     held: int = 0
+    counted: Counted = field(default_factory=Counted)
     seconds: float = 0.0
 
 
-def seeds(numbers: Sequence[int], steps: int, tally: Tally | None = None) -> tuple[int, Found] | None:
+def seeds(
+    numbers: Sequence[int], steps: int, tally: Tally | None = None, scene: str = ""
+) -> tuple[int, Found] | None:
     """Walk seed after seed; the first that breaks a promise, or None."""
     tally = tally or Tally()
     for seed in numbers:
         began = time.perf_counter()
-        found, arena = play(walk_of(seed, steps))
+        found, arena = play(walk_of(seed, steps, scene))
         tally.walks += 1
         tally.steps += found.steps if found else steps
         tally.held += arena.promises.held
+        tally.counted.add(truth.COUNTED)
         tally.seconds += time.perf_counter() - began
         if found is not None:
             return seed, found
     return None
 
 
-def told(seed: int, steps: int, found: Found, *, cut_down: bool = True) -> str:
+def told(seed: int, steps: int, found: Found, *, scene: str = "", cut_down: bool = True) -> str:
     """Tell of a broken promise: what, after which steps, and how to see it again."""
     lines = [f"seed {seed}: {found.message} (step {found.steps})"]
     again = f"python -m tests.simulation --seed {seed} --steps {steps}"
+    again += f" --scene {scene}" if scene else ""
     if cut_down:
-        walk, less, numbers = shrink(walk_of(seed, steps), found)
+        walk, less, numbers = shrink(walk_of(seed, steps, scene), found)
         again += f" --only {','.join(map(str, numbers))}" if numbers else " --only none"
         lines += [f"cut down to {len(numbers)} steps, {walk.cast}: {less.message}"]
         lines += [
