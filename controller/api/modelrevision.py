@@ -96,8 +96,9 @@ class Attempt(Lenient):
 
     number: int
     """1 for the first."""
-    outcome: Literal["Running", "Succeeded", "Failed", "Lost"]
-    """Failed counts against backoffLimit; Lost (machine or process gone) does not."""
+    outcome: Literal["Running", "Succeeded", "Failed", "Lost", "Refused"]
+    """Failed counts against backoffLimit. Lost (machine or process gone) does not, nor does Refused: a login was,
+    before anything was trained."""
     reason: str = ""
     """Why it failed, one word."""
     message: str = ""
@@ -261,6 +262,21 @@ class ScanEvidence(Lenient):
     """Why it could not be read."""
 
 
+class FasterForm(Lenient):
+    """Another form of the model that predicts the same, sooner; or why there is none."""
+
+    name: str = ""
+    """What it is, for example `ONNX float64`; empty: the model serves as it is."""
+    rows: int = 0
+    """Hold-out rows that were predicted by both; rows that the form leaves to the model are not among them."""
+    difference: float = 0.0
+    """Largest difference: of a predicted number, as a part of it; of a probability, where there are classes."""
+    tolerance: float = 0.0
+    """Largest difference that was allowed. Classes must be the same."""
+    why: str = ""
+    """Why there is none."""
+
+
 class Evidence(Lenient):
     """The numbers that decide, from the evaluator. The full report is in the MLflow run."""
 
@@ -296,6 +312,8 @@ class Evidence(Lenient):
     """What the gates of fairness ask for."""
     scans: tuple[ScanEvidence, ...] = ()
     """What the gates on reports ask for."""
+    form: FasterForm | None = None
+    """A faster form of the model; absent in evidence that did not look for one."""
     trainer: dict[str, float] | None = None
     """The trainer's own numbers by name; nobody checked them. Absent in evidence that did not look for them."""
     trainer_note: str = ""

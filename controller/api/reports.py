@@ -12,7 +12,15 @@ from pydantic import Field
 
 from controller.api.base import Lenient, Strict
 from controller.api.data import Check, Columns, Holdout
-from controller.api.modelrevision import Artifact, CheckEvidence, Evidence, PinnedData, PinnedSource, ScanEvidence
+from controller.api.modelrevision import (
+    Artifact,
+    CheckEvidence,
+    Evidence,
+    FasterForm,
+    PinnedData,
+    PinnedSource,
+    ScanEvidence,
+)
 
 VERSION: Final = 1
 REPORT_MAX_BYTES: Final = 1_048_576
@@ -168,6 +176,8 @@ class PredictFacts(Lenient):
     """99th percentile, milliseconds."""
     requests: int = 0
     """How many were timed."""
+    form: FasterForm | None = None
+    """A faster form of the model, compared with it on all rows."""
 
 
 class SliceAsked(Strict):

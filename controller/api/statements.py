@@ -226,6 +226,7 @@ def _facts(evidence: Evidence | None) -> dict[str, Any]:
             "champion": evidence.champion,
             "metrics": metrics,
             "checks": [dump(c) for c in evidence.checks],
+            "form": dump(evidence.form) if evidence.form is not None else {},
         }
     )
 

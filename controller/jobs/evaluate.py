@@ -253,6 +253,7 @@ def _evidence(
         metrics=judged.metrics,
         checks=facts.checks,
         probe=probe,
+        form=predicted.form,
         report="",
     )
 

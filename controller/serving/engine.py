@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.clients.errors import Denied
-from controller.serving import invocations, monitor
+from controller.serving import faster, invocations, monitor
 from controller.serving.monitor import Seen
 from controller.serving.pool import Pool
 from controller.serving.predictor import Predictor
@@ -76,6 +76,14 @@ class Engine:
         expected = predictor.predict(frame)
         if predictor.arrays and all(kind == "number" for kind in self.kinds.values()):
             self.arrays = self._same(frame, expected)
+            if not self.arrays and predictor.form is not None:
+                log.warning(
+                    "%s does not predict the sample as the model does; it is not used", predictor.form.name
+                )
+                predictor.form = None
+                self.arrays = self._same(frame, expected)
+        if not self.arrays:
+            predictor.form = None
         spent = []
         for _ in range(_STRIKES):
             started = time.perf_counter()
@@ -179,4 +187,4 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it goes on with frames
             log.info("the model takes no arrays: %s", type(error).__name__)
             return False
-        return found == expected
+        return found == expected or (self._predictor.form is not None and faster.alike(found, expected))

@@ -21,6 +21,7 @@ FRAME_MAX_BYTES: Final = 512 * 2**20
 LOAD: Final = b"L"
 BATCH: Final = b"B"
 SINGLE: Final = b"S"
+FASTER: Final = b"F"
 ANSWER: Final = b"A"
 ERROR: Final = b"E"
 

@@ -18,11 +18,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from controller.api.modelrevision import FasterForm
 from controller.api.reports import PredictFacts, PredictTask
 from controller.clients import artifacts
 from controller.clients.artifacts import Located
 from controller.clients.errors import Denied, NotFound
-from controller.serving import frames, step, values
+from controller.serving import faster, frames, step, values
 from controller.serving.child import Child, guard, running
 
 DEADLINE_S: Final = 900.0
@@ -106,6 +107,7 @@ def predict(
             loaded, _ = child.ask(frames.LOAD, b"", "ModelNotLoadable")
             table = _predictions(child, frame, scores=task.scores)
             times = _times(child, frame, task.probe_requests)
+            form = _form(child, frame, table)
     p50, p95, p99 = quantiles(times)
     facts = PredictFacts(
         digest=digest,
@@ -117,6 +119,7 @@ def predict(
         p95_ms=p95,
         p99_ms=p99,
         requests=len(times),
+        form=form,
     )
     out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(out / "predictions.parquet", index=False)
@@ -172,6 +175,28 @@ def _predictions(child: Child, frame: Any, *, scores: bool) -> Any:
             reason="PredictionsInvalid",
         )
     return pd.DataFrame(columns)
+
+
+def _form(child: Child, frame: Any, table: Any) -> FasterForm:
+    """Compare a faster form of the model with it on all rows; what that process says of it is only compared."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    answer, _ = child.ask(frames.FASTER, buffer.getvalue(), "PredictionsInvalid")
+    rows, scores, name = answer.get("rows"), answer.get("scores"), str(answer.get("form", ""))[:64]
+    if not name or not isinstance(rows, list):
+        return FasterForm(why=str(answer.get("why", "it was not told"))[:300])
+    if not all(isinstance(r, int) and 0 <= r < len(frame) for r in rows) or len(set(rows)) != len(rows):
+        raise Denied("the faster form of the model names rows that there are not", reason="PredictionsInvalid")
+    given = values.checked_predictions(answer.get("predictions"), len(rows))
+    own = table[[c for c in table.columns if c.startswith("score:")]]
+    if scores is not None:
+        _, scores = values.checked_scores([str(n) for n in range(_width(scores))], scores, len(rows))
+    own_scores = own.to_numpy().tolist() if scores is not None and own.shape[1] == _width(scores) else None
+    return faster.compared(name, table["prediction"].tolist(), own_scores, given, scores, rows)
+
+
+def _width(scores: Any) -> int:
+    return len(scores[0]) if isinstance(scores, list) and scores and isinstance(scores[0], list) else 0
 
 
 def _times(child: Child, frame: Any, requests: int) -> list[float]:

@@ -12,11 +12,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from controller.clients.artifacts import Format
 from controller.clients.errors import Denied
-from controller.serving import frames, invocations, loader
+from controller.serving import faster, frames, invocations, loader
 from controller.serving.predictor import ColumnsMissing, Predictor
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 }
             else:
                 assert predictor is not None, "the parent loads first"
-                answer = _batch(predictor, body) if kind == frames.BATCH else _single(predictor, body)
+                answer = _ASKED[kind](predictor, body)
             frames.write(answers, frames.ANSWER, json.dumps(answer).encode())
         except Exception as error:  # noqa: BLE001 - the model may raise anything, and the parent is told
             frames.write(answers, frames.ERROR, json.dumps(_told(error)).encode())
@@ -67,6 +67,32 @@ def _single(predictor: Predictor, body: bytes) -> dict[str, Any]:
     """Answer a request body just as the server does."""
     frame = invocations.parse_json(body, predictor.columns, predictor.kinds)
     return {"predictions": predictor.predict(frame)}
+
+
+def _faster(predictor: Predictor, body: bytes) -> dict[str, Any]:
+    """Predict a parquet table by the faster form of the model, or say why there is none."""
+    import numpy as np
+    import pandas as pd
+
+    try:
+        form = predictor.faster()
+        frame = pd.read_parquet(io.BytesIO(body))
+        names = list(predictor.columns or frame.columns)
+        labels, scores, rows = form.each(frame[names].to_numpy(dtype=np.float64))
+    except faster.NoFasterForm as error:
+        return {"why": str(error)}
+    except Exception as error:  # noqa: BLE001 - the model itself has predicted these rows; it does without
+        return {"why": f"it does not predict: {type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+    return {
+        "form": form.name,
+        "predictions": labels,
+        "scores": None if scores is None else scores.tolist(),
+        "rows": rows,
+    }
+
+
+_ASKED: Final = {frames.BATCH: _batch, frames.SINGLE: _single, frames.FASTER: _faster}
+"""What answers which frame."""
 
 
 def _told(error: Exception) -> dict[str, str]:

@@ -50,7 +50,7 @@ class OnnxModel(Native):
 
     parallel = True
 
-    def __init__(self, session: Any, path: Path) -> None:
+    def __init__(self, session: Any, path: Path, classes: Sequence[Any] | None = None) -> None:
         self._session = session
         self._inputs = session.get_inputs()
         for given in self._inputs:
@@ -71,7 +71,7 @@ class OnnxModel(Native):
             self.kinds = {str(i.name): _TYPES[i.type][1] for i in self._inputs}
         self.features = len(self.columns) if self.columns else width
         self._outputs = session.get_outputs()
-        self._classes = names_in(said.get("classes"))
+        self._classes = names_in(said.get("classes")) if classes is None else tuple(classes)
         self._label, self._scores = _roles(self._outputs)
         # A missing value has no integer: pandas refuses it, an array of integers would not.
         self.arrays = self._whole and "float" in _TYPES[self._inputs[0].type][0]
@@ -130,14 +130,16 @@ def _width(given: Any) -> int | None:
     return given.shape[1] if len(given.shape) == 2 and isinstance(given.shape[1], int) else None
 
 
+def _real(kind: str) -> bool:
+    return "float" in kind or "double" in kind
+
+
 def _roles(outputs: Sequence[Any]) -> tuple[str, str | None]:
     """Tell which output is the prediction, and which the probabilities."""
     if len(outputs) == 1:
         return outputs[0].name, None
     label = next((o for o in outputs if o.type in _LABELS), outputs[0])
-    scores = next(
-        (o for o in outputs if o is not label and (o.type.startswith("seq(map") or "float" in o.type)), None
-    )
+    scores = next((o for o in outputs if o is not label and (o.type.startswith("seq(map") or _real(o.type))), None)
     return label.name, scores.name if scores else None
 
 
