@@ -95,7 +95,7 @@ def test_l01_a_file_that_cannot_be_read_is_named_and_the_others_are_read(tmp_pat
         pytest.param(True, False, pa.bool_(), [True, False], id="booleans"),
     ],
 )
-def test_l10_revisions_with_other_types_meet_in_one_column(tmp_path, one, two, kind, wanted):
+def test_revisions_with_other_types_meet_in_one_column(tmp_path, one, two, kind, wanted):
     uri = shipped(tmp_path, "a", requests=[("q1", (1,), NOON, one)])
     shipped(tmp_path, "b", OTHER, [("q2", (1,), NOON + 1, two)])
     column = read(uri).table["prediction"]
