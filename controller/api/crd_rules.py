@@ -68,6 +68,11 @@ _SAME_GATEWAY: Final = (
     "(has(a.__namespace__) ? a.__namespace__ : '') == (has(b.__namespace__) ? b.__namespace__ : '')"
 )
 
+_NAMED: Final[tuple[Rule, ...]] = (
+    ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
+    (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
+)
+
 OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "ModelSpec": (
         (f"self.metadata.name.size() <= {MODEL_NAME_MAX}", f"the name has at most {MODEL_NAME_MAX} characters"),
@@ -76,18 +81,9 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "the name has lower-case letters, digits and -, and starts with a letter",
         ),
     ),
-    "ModelRevision": (
-        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
-        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
-    ),
-    "ModelRepository": (
-        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
-        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
-    ),
-    "ModelOverride": (
-        ("self.metadata.name.size() <= 63", "the name has at most 63 characters"),
-        (f"self.metadata.name.matches('{NAME_PATTERN}')", "the name has lower-case letters, digits and -"),
-    ),
+    "ModelRevision": _NAMED,
+    "ModelRepository": _NAMED,
+    "ModelOverride": _NAMED,
     "ModelOverrideSpec": (("self == oldSelf", "a ModelOverride never changes; another order is another one"),),
     "ModelRevisionSpec": (("self == oldSelf", "a ModelRevision never changes; other inputs are another one"),),
     "Ref": (
