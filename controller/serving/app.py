@@ -86,7 +86,6 @@ async def _version(call: Call) -> None:
 
 
 async def _metrics(call: Call) -> None:
-    call.state.metrics.in_flight(call.state.pool.taken)
     logged = call.state.log.text() if call.state.log is not None else b""
     await call.answer(200, call.state.metrics.text() + logged, METRICS)
 
@@ -101,6 +100,7 @@ async def _metadata(call: Call) -> None:
         "commit": who.commit,
         "digest": who.digest,
         "format": predictor.format,
+        "form": predictor.form.name if predictor.form is not None else None,
         "columns": None if predictor.columns is None else list(predictor.columns),
         "kinds": state.engine.kinds,
         "packages": predictor.packages,

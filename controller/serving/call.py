@@ -27,7 +27,7 @@ from controller.serving.pool import Full, Pool, TooSlow
 from controller.serving.predictor import Predictor
 from controller.serving.predlog import Record
 from controller.serving.predlog_server import Logging
-from controller.serving.shared import READY, STUCK
+from controller.serving.shared import READY
 
 log = logging.getLogger("mainspring.serving")
 
@@ -154,6 +154,7 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[Work]]) -> None:
         await _copied(call, head, work)
         return
     status, rows = 500, 0
+    state.metrics.began()
     try:
         call.name = head.id or uuid.uuid4().hex.encode()
         if head.id and not exchange.REQUEST_ID.fullmatch(head.id):
@@ -220,7 +221,6 @@ async def predicted(state: State, head: Head, parse: Any, data: bytes) -> Served
         said = "too many requests are waiting; try again"
         raise Refused(429, said, {"retry-after": str(RETRY_S)}) from error
     except TooSlow as error:
-        state.metrics.shared.mine[STUCK] = 0.0 if state.pool.alive else 1.0
         raise Refused(504, "the model did not answer in time") from error
     except Denied as error:
         log.error("%s: %s", error.reason, error.message)

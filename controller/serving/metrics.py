@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from controller.api.bins import NAMES as BIN_NAMES
-from controller.serving.shared import FIRST_FREE, NUMBERS, Shared
+from controller.serving.shared import FIRST_FREE, NUMBERS, STUCK, Shared
 
 BUCKETS: Final = (
     *(0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
@@ -138,10 +138,19 @@ class Metrics:
                 self._take_names(family)
         assert place <= NUMBERS, "a request has at most 10,000 columns"
         # A worker before us in this slot may have died with requests.
-        self._mine[self._running.start] = 0.0
+        self._mine[self._running.start] = self._mine[STUCK] = 0.0
+
+    def began(self) -> None:
+        """Count a request that is being answered."""
+        self._mine[self._running.start] += 1
+
+    def stuck(self, hangs: bool) -> None:
+        """Say whether every prediction thread is in a call that does not end."""
+        self._mine[STUCK] = float(hangs)
 
     def answered(self, status: int, seconds: float, rows: int) -> None:
-        """Count one answer; `rows` is 0 where nothing was predicted."""
+        """Count one answer to a request that began; `rows` is 0 where nothing was predicted."""
+        self._mine[self._running.start] -= 1
         self._count(self._requests, str(status), 1)
         self._observe(self._seconds, seconds)
         if rows:
@@ -177,10 +186,6 @@ class Metrics:
                 if column[:200] in family.places:
                     self._count(family, column[:200], count)
 
-    def in_flight(self, count: int) -> None:
-        """Set how many requests this worker is answering."""
-        self._mine[self._running.start] = count
-
     def logged(self, records: int) -> None:
         """Count records that were handed to the log."""
         self._mine[self._logged.start] += records
@@ -201,6 +206,10 @@ class Metrics:
     def copied(self) -> None:
         """Count a copy that a challenger sent."""
         self._mine[self._copied.start] += 1
+
+    def serves(self, form: str) -> None:
+        """Tell which faster form of the model answers; empty: the model itself."""
+        self._labels["form"] = form
 
     def text(self) -> bytes:
         """Write the numbers of all workers in the Prometheus text format."""

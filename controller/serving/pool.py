@@ -45,6 +45,8 @@ class Pool:
         """Calls that were not finished, given-up ones included."""
         self.stuck = 0
         """Given-up calls that a thread is still in."""
+        self.tell: Callable[[bool], None] = lambda hangs: None  # noqa: ARG005 - whoever wants to know sets it
+        """Is told whenever that changes whether every thread is in such a call."""
 
     @property
     def alive(self) -> bool:
@@ -68,6 +70,7 @@ class Pool:
             self.taken -= 1
             if given_up:
                 self.stuck -= 1
+                self.tell(not self.alive)
 
         # A loop that has ended counts nothing any more.
         future.add_done_callback(lambda f: None if loop.is_closed() else loop.call_soon_threadsafe(finished, f))
@@ -79,6 +82,7 @@ class Pool:
             if not future.cancel():
                 given_up = True
                 self.stuck += 1
+                self.tell(not self.alive)
             raise TooSlow from error
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +20,16 @@ from typing import Any, Final
 import uvicorn
 
 from controller.clients.errors import NotFound
-from controller.serving import app, compare, invocations, loader, predlog_server, step
-from controller.serving.call import Identity, State
+from controller.serving import app, compare, faster, invocations, loader, predlog_server, step, workers
+from controller.serving.call import BODY_S, Identity, State
 from controller.serving.compare import Comparer
 from controller.serving.engine import Engine
 from controller.serving.invocations import BadRequest
 from controller.serving.metrics import Metrics
 from controller.serving.pool import QUEUE_MAX, TIMEOUT_S, Pool
 from controller.serving.predictor import Predictor
+from controller.serving.protocol import Protocol
+from controller.serving.shared import Shared
 
 DRAIN_S: Final = 3.0
 """How long a server that was told to end goes on accepting: routes and endpoints need a moment to notice."""
@@ -67,16 +70,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--drain-s", type=float, default=float(os.environ.get("MAINSPRING_DRAIN_S", DRAIN_S)))
     parser.add_argument("--queue", type=int, default=QUEUE_MAX)
     parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S)
+    parser.add_argument("--body-s", type=float, default=BODY_S, help="longest that a body may take to arrive")
+    parser.add_argument("--workers", type=_workers, default=_workers(os.environ.get("MAINSPRING_WORKERS", "1")))
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--descriptors", default="", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
+    if given.workers > 1 and not given.descriptors:
+        arguments = sys.argv[1:] if argv is None else argv
+        return step.run("server", lambda: workers.run(arguments, given.workers, given.host, given.port))
     return step.run("server", lambda: _serve(given))
 
 
+def _workers(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= workers.WORKERS_MAX:
+        raise argparse.ArgumentTypeError(f"workers must be a number from 1 to {workers.WORKERS_MAX}")
+    return int(text)
+
+
 def _serve(given: argparse.Namespace) -> None:
+    sock, shared = None, Shared.alone()
+    if given.descriptors:
+        workers.end_with_parent()
+        listening, memory = map(int, given.descriptors.split(","))
+        sock, shared = socket.socket(fileno=listening), Shared.opened(memory, given.worker, given.workers)
     predictor, _ = loader.verify_and_load(given.model, given.digest)
+    quicken(predictor, given.model.parent / "lineage.json")
     state = new_state(
-        predictor, given.digest, Pool(parallel=predictor.parallel, queue=given.queue, timeout_s=given.timeout_s)
+        predictor,
+        given.digest,
+        Pool(parallel=predictor.parallel, queue=given.queue, timeout_s=given.timeout_s),
+        shared,
     )
+    state.body_s = given.body_s
     prove(state, sample_body(given.sample, given.model))
+    state.metrics.serves(predictor.form.name if predictor.form is not None else "")
     state.log = predlog_server.of_environment(state.identity, state.engine.kinds, state.metrics)
     log.info("serving %s on %s:%s%s", given.digest, given.host, given.port, state.unready and f", {state.unready}")
     config = uvicorn.Config(
@@ -88,20 +115,41 @@ def _serve(given: argparse.Namespace) -> None:
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=FINISH_S,
-        h11_max_incomplete_event_size=64 * 1024,
+        http=Protocol,
+        ws="none",
         lifespan="off",
     )
-    Server(config, state, given.drain_s).run()
+    Server(config, state, given.drain_s).run(None if sock is None else [sock])
     state.pool.close()
     if state.log is not None:
         state.log.close()
 
 
-def new_state(predictor: Predictor, digest: str, pool: Pool) -> State:
+def quicken(predictor: Predictor, lineage: Path) -> None:
+    """Let a faster form answer, where the model's lineage says that it predicted the hold-out as the model does.
+
+    MAINSPRING_ACCELERATE=Off keeps it from that. Where the form cannot be made here, the model itself answers.
+    """
+    name = faster.proven(lineage) if os.environ.get(faster.ACCELERATE) != "Off" else ""
+    if not name:
+        return
+    try:
+        form = predictor.faster()
+    except faster.NoFasterForm as error:
+        log.warning("%s was proven, but cannot be made here: %s; the model itself answers", name, error)
+        return
+    if form.name == name:
+        predictor.form = form
+    else:
+        log.warning("%s was proven, %s is what is made here: the model itself answers", name, form.name)
+
+
+def new_state(predictor: Predictor, digest: str, pool: Pool, shared: Shared | None = None) -> State:
     """Take who is served from the environment: MAINSPRING_MODEL, _REVISION, _VERSION, _COMMIT."""
     names = {k: os.environ.get(f"MAINSPRING_{k.upper()}", "") for k in ("model", "revision", "version", "commit")}
     identity = Identity(digest=digest, **names)
-    metrics = Metrics({**names, "digest": digest}, predictor.columns or ())
+    metrics = Metrics({**names, "digest": digest}, predictor.columns or (), shared)
+    pool.tell = metrics.stuck
     target = compare.target_of()
     comparer = Comparer(target, metrics, classes=predictor.classified) if target is not None else None
     return State(

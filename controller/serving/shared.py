@@ -18,8 +18,8 @@ NAME_BYTES: Final = 256
 """Room of one name: its length, then at most 255 bytes of UTF-8."""
 NAMES: Final = (SLOT_BYTES - NUMBERS * 8) // NAME_BYTES
 
-READY, STUCK, DRAINING, FIRST_FREE = 0, 1, 2, 8
-"""Flags that a worker sets for itself: it has predicted; every thread is in a call without end; it is ending."""
+READY, STUCK, FIRST_FREE = 0, 1, 8
+"""Flags that a worker sets for itself: it has predicted; every thread is in a call without end."""
 
 
 class Shared:

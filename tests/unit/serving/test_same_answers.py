@@ -150,16 +150,18 @@ def test_models_of_numbers_are_given_arrays_and_others_frames(name, arrays, both
 
 def test_what_people_send_is_read_in_the_fast_way(both):
     """Else the property above would compare the careful way with itself."""
-    rows, columns = [[40, 2.5], [20, None]], tuple(NUMBERS)
+    rows: list = [[40, 2.5], [20, None]]
+    columns = tuple(NUMBERS)
     kinds = dict.fromkeys(NUMBERS, "number")
     records = [dict(zip(NUMBERS, row, strict=True)) for row in rows]
-    for document in (
+    documents: tuple[dict, ...] = (
         {"dataframe_split": {"columns": NUMBERS, "data": rows}},
         {"dataframe_split": {"columns": NUMBERS[::-1], "data": [row[::-1] for row in rows]}},
         {"dataframe_records": records},
         {"instances": rows},
         {"inputs": {name: [row[n] for row in rows] for n, name in enumerate(NUMBERS)}},
-    ):
+    )
+    for document in documents:
         found = read(json.dumps(document).encode(), columns, kinds, True)
         assert found is not None
         np.testing.assert_array_equal(found.matrix, [[40, 2.5], [20, np.nan]])
@@ -170,7 +172,7 @@ def test_what_people_send_is_read_in_the_fast_way(both):
 
 
 def test_a_model_whose_array_gives_another_answer_is_given_frames(table):
-    class Sly(LogisticRegression):
+    class Sly(LogisticRegression):  # type: ignore[misc]
         def predict(self, X):
             found = super().predict(X)
             return found if hasattr(X, "columns") else found[::-1]

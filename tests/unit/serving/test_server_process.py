@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -18,8 +13,7 @@ import pytest
 from controller.api.reports import Termination
 from controller.serving.predict import request_body
 from tests.support.serving_models import as_artifact, digest_of
-
-DEADLINE_S = 90.0
+from tests.support.serving_process import DEADLINE_S, Process
 
 
 @pytest.fixture
@@ -27,46 +21,6 @@ def where(tmp_path, pipeline, table) -> Path:
     artifact = as_artifact(pipeline, tmp_path / "artifact")
     (artifact / "sample.json").write_bytes(request_body(table.head(1)))
     return artifact
-
-
-class Process:
-    """A server on a free port; killed at the end of the test whatever happens."""
-
-    def __init__(self, model: Path, digest: str, tmp_path: Path, *more: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.said = tmp_path / "said.json"
-        self.url = f"http://127.0.0.1:{self.port}"
-        names = {"MODEL": "churn", "REVISION": "churn-0123456789", "VERSION": "7", "COMMIT": "a" * 40}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "controller.serving.server", "--model", model, "--digest", digest, *more],
-            env={
-                **os.environ,
-                "PORT": str(self.port),
-                "MAINSPRING_TERMINATION_LOG": str(self.said),
-                **{f"MAINSPRING_{k}": v for k, v in names.items()},
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def ready(self) -> httpx.Response:
-        """Wait until /health/ready answers, and return the answer."""
-        until = time.monotonic() + DEADLINE_S
-        while time.monotonic() < until and self.popen.poll() is None:
-            try:
-                return httpx.get(f"{self.url}/health/ready", timeout=5)
-            except httpx.TransportError:
-                continue
-        raise AssertionError(f"the server did not answer: {self.popen.communicate(timeout=5)[1]}")
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.popen.kill()
-        self.popen.communicate()
 
 
 def test_a_server_becomes_ready_and_says_in_every_answer_who_it_is(where, tmp_path, pipeline, table):
