@@ -65,7 +65,8 @@ def training_revision(manifest: Manifest) -> str:
 async def _training(logs: Logs, namespace: str, revision: str, step: str | None) -> list[tuple[str, Log]]:
     found = await logs.attempt(namespace, revision)
     if found is None:
-        raise Failure(f"no log of a training of {revision} in this state; it has not started, or ran elsewhere")
+        text = f"no log of a training of {revision} in this state; it has not started, or ran elsewhere"
+        raise Failure(f"{text}, or its Job was deleted, a day after its end: explain shows how it ended")
     there = [log.container for log in found.logs]
     if step is not None and step not in there:
         known = ", ".join(there)

@@ -25,6 +25,12 @@ DATA_REASONS: Final = frozenset(
 )
 OUTPUT_TOO_LARGE_CODE: Final = 153
 """SIGXFSZ and 128: the program wrote more than it may; another attempt would write as much."""
+LOGIN_REFUSED: Final = "LoginRefused"
+_OF_LOGINS: Final = frozenset({"AuthenticationFailed", "DataNotReadable", "RegistryDenied"})
+"""Reasons of `fetch` that speak of a login; a person corrects the Secret, and no commit."""
+ENDED_BADLY: Final = ("Failed", "Lost", "Refused")
+KEEP_REFUSED_S: Final = 3_600
+"""How long the Job of an attempt whose login was refused is kept, seconds: there may be many of them."""
 EXIT_CODES: Final = {
     126: "it may not be executed",
     127: "there is no such program",
@@ -56,6 +62,8 @@ def failure(job: JobSeen) -> tuple[str, str, bool]:
 
     Only our own containers' words are believed; exit code 3 of theirs means that the input is wrong.
     """
+    if job.recalled is not None:
+        return *job.recalled, True
     if job.unlike:
         return "NotAsAsked", job.unlike, True
     if job.outcome == "Lost":
@@ -132,13 +140,31 @@ def _meant(text: str) -> str:
 def _own_failure(step: StepSeen) -> tuple[str, str, bool]:
     said = step.termination
     if said is not None and said.reason:
-        return said.reason, said.message or said.reason, step.exit_code != 3
+        retryable = step.exit_code != 3
+        refused = said.reason in _OF_LOGINS and (retryable or said.reason == "RegistryDenied")
+        if step.name == "fetch" and refused:
+            return LOGIN_REFUSED, said.message or said.reason, True
+        return said.reason, said.message or said.reason, retryable
     return "StepFailed", f"step {step.name} ended with exit code {step.exit_code} {step.text}".strip(), True
 
 
-def lost_in_a_row(attempts: tuple[Attempt, ...]) -> int:
-    """Count the newest attempts that were lost, up to the first that ended otherwise."""
-    return next((n for n, a in enumerate(reversed(attempts)) if a.outcome != "Lost"), len(attempts))
+def in_a_row(attempts: tuple[Attempt, ...], outcome: str) -> int:
+    """Count the newest attempts that ended so, up to the first that ended otherwise."""
+    return next((n for n, a in enumerate(reversed(attempts)) if a.outcome != outcome), len(attempts))
+
+
+def recalled(attempts: tuple[Attempt, ...]) -> JobSeen | None:
+    """Say how the newest attempt ended whose Job is gone; None: it did not end badly, or there was none."""
+    if not attempts or attempts[-1].outcome not in ENDED_BADLY:
+        return None
+    last = attempts[-1]
+    return JobSeen(
+        name="",
+        attempt=last.number,
+        outcome="Lost" if last.outcome == "Lost" else "Failed",
+        finished_at=last.finished_at,
+        recalled=(last.reason or "JobFailed", last.message),
+    )
 
 
 def with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, ...]:
@@ -149,7 +175,7 @@ def with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, 
     if job.waits and not job.suspended and reason in ("", NOT_STARTED):
         # The words of Kubernetes alone: they are read back once the pod is gone, and told within a sentence.
         reason, message = NOT_STARTED, job.waits
-    outcome = job.outcome if job.outcome in ("Running", "Succeeded", "Failed", "Lost") else "Failed"
+    outcome = "Refused" if reason == LOGIN_REFUSED else job.outcome
     entry = Attempt.model_validate(
         {
             "number": job.attempt,
@@ -164,7 +190,8 @@ def with_attempt(attempts: tuple[Attempt, ...], job: JobSeen) -> tuple[Attempt, 
     kept = sorted([*others, entry], key=lambda a: a.number)
     while len(kept) > ATTEMPTS_KEPT:
         # What counts against the limit is kept longest.
-        kept.remove(next((a for a in kept[:-NEWEST_KEPT] if a.outcome == "Lost"), kept[0]))
+        free = (a for a in kept[:-NEWEST_KEPT] if a.outcome in ("Lost", "Refused"))
+        kept.remove(next(free, kept[0]))
     return tuple(kept)
 
 

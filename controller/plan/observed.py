@@ -187,6 +187,8 @@ class JobSeen:
     """It is deleted by itself after a while."""
     unlike: str = ""
     """What its report says that it was not asked for; empty when it did as it was told."""
+    recalled: tuple[str, str] | None = None
+    """Reason and message of its end, where the Job is gone and only the status knows of it."""
     steps: tuple[StepSeen, ...] = ()
 
 

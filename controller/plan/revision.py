@@ -31,12 +31,16 @@ from controller.plan.actions import Action, CloseRun, ExpireJob, Plan, RegisterV
 from controller.plan.asked import asked_at
 from controller.plan.attempts import (
     DATA_REASONS,
+    ENDED_BADLY,
+    KEEP_REFUSED_S,
+    LOGIN_REFUSED,
     doing,
     failure,
     failures,
     held_to,
-    lost_in_a_row,
+    in_a_row,
     progress,
+    recalled,
     remembering,
     with_attempt,
 )
@@ -65,12 +69,16 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
             return _measured(seen, before)
         if seen.kept is not None:
             return _restore(seen, seen.kept, before)
+        job = recalled(before.attempts)
+    if job is None:
         why = Cause("NewRevision", f"{seen.revision.spec.trigger.message} has no trained model")
         return _start(seen, before, 1, why)
     job = remembering(before.attempts, job)
     if isinstance(seen.report, Report) and is_measured(before):
         job = held_to(seen.report.evidence, job)
-    status = before.model_copy(update={"attempts": with_attempt(before.attempts, job)})
+    status = before
+    if job.recalled is None:
+        status = before.model_copy(update={"attempts": with_attempt(before.attempts, job)})
     match job.outcome:
         case "Running":
             return _waiting(status, doing(job), progress(job, now), next_s=1.0)
@@ -83,7 +91,7 @@ def plan_revision(seen: RevisionSeen, now: datetime) -> RevisionPlan:
             if renewing and _outdated(seen, status) is None:
                 # It failed, and by now nothing needs it.
                 return _closing_run(seen, before, job, _measured(seen, status))
-            return _closing_run(seen, before, job, _after_failure(seen, status, job, now))
+            return _closing_run(seen, before, job, _let_go(seen, job, _after_failure(seen, status, job, now)))
 
 
 def _restore(seen: RevisionSeen, kept: Report | Unknown | Refused, status: ModelRevisionStatus) -> RevisionPlan:
@@ -121,7 +129,7 @@ def _closing_run(
     attempt would leave this one without an end, and uncounted.
     """
     known = next((a for a in before.attempts if a.number == job.attempt), None)
-    if known is not None and known.outcome in ("Failed", "Lost"):
+    if known is not None and known.outcome in ENDED_BADLY:
         return plan
     name = registry_name(seen.model) if seen.model else seen.revision.spec.model
     close = CloseRun(
@@ -228,7 +236,7 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     if status.version:
         good.append((REGISTERED, "True", "Succeeded", f"version {status.version}"))
         message = f"version {status.version}, measured on {rows}"
-        expiring = tuple(_expiring(seen))
+        expiring = tuple(_expiring(seen, seen.job))
         return Plan(actions=expiring, status=status, conditions=((READY, "True", "Succeeded", message), *good))
     spec = seen.revision.spec
     name = registry_name(seen.model) if seen.model else spec.model
@@ -252,14 +260,25 @@ def _measured(seen: RevisionSeen, status: ModelRevisionStatus) -> RevisionPlan:
     return Plan(actions=actions, status=status, conditions=(*waiting, *good), next_s=1.0)
 
 
-def _expiring(seen: RevisionSeen) -> Iterator[ExpireJob]:
+def _expiring(seen: RevisionSeen, job: JobSeen | None) -> Iterator[ExpireJob]:
     """Let a Job go whose result is in the status: until then nobody may delete it."""
-    job = seen.job
-    if job is None or not seen.pods.hardened or job.outcome != "Succeeded" or job.expires:
+    if job is None or not seen.pods.hardened or job.expires or job.recalled or job.outcome == "Running":
         return
-    key = Key("Job", seen.revision.metadata.namespace, job.name)
-    why = Cause("ResultTakenIn", f"the result of attempt {job.attempt} is in the status and in the registry")
-    yield ExpireJob(key=key, after_s=seen.pods.keep_jobs_s, why=why)
+    key, after_s = Key("Job", seen.revision.metadata.namespace, job.name), seen.pods.keep_jobs_s
+    if job.outcome == "Succeeded":
+        why = Cause("ResultTakenIn", f"the result of attempt {job.attempt} is in the status and in the registry")
+    else:
+        why = Cause("EndNoted", f"how attempt {job.attempt} ended is in the status")
+        after_s = min(after_s, KEEP_REFUSED_S) if failure(job)[0] == LOGIN_REFUSED else after_s
+    yield ExpireJob(key=key, after_s=after_s, why=why)
+
+
+def _let_go(seen: RevisionSeen, job: JobSeen, plan: RevisionPlan) -> RevisionPlan:
+    """Let the Job of a bad end go once another follows, or nobody asks any more; else its log is still wanted."""
+    source = seen.model.status.source if seen.model else None
+    if not plan.actions and (source is None or source.wanted == seen.revision.metadata.name):
+        return plan
+    return replace(plan, actions=(*_expiring(seen, job), *plan.actions))
 
 
 def _next_attempt(status: ModelRevisionStatus) -> int:
@@ -305,9 +324,9 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         condition = DATA_VALID if data_bad else TRAINED
         return _stalled(status, reason, message, (condition, "False", reason, message))
     limit = seen.model.spec.training.backoff_limit if seen.model else 0
-    failed = failures(status.attempts)
+    failed, refused = failures(status.attempts), reason == LOGIN_REFUSED
     requested = _requested_after(seen, job) or _asked_anew(seen, job)
-    if failed > limit and not requested:
+    if failed > limit and not requested and not refused:
         count = f"{failed} of {limit + 1} attempts failed"
         if job.unlike:
             fix = "Bring the operator and its jobs_image to one release, then `mainspring reconcile` to try again"
@@ -315,12 +334,16 @@ def _after_failure(seen: RevisionSeen, status: ModelRevisionStatus, job: JobSeen
         text = f"{message} ({count}). Push a fix, or `mainspring reconcile` to try again"
         return _stalled(status, "TrainingFailed", text, (TRAINED, "False", reason, message))
     # A machine that is lost once costs no wait; a program that kills its supervisor is lost every time.
-    again = lost_in_a_row(status.attempts) - 1 if job.outcome == "Lost" else failed
+    again = in_a_row(status.attempts, "Lost") - 1 if job.outcome == "Lost" else failed
+    again = in_a_row(status.attempts, "Refused") if refused else again
     pause = 0.0 if requested or again < 1 else min(RETRY_FIRST_S * 2 ** (again - 1), RETRY_MOST_S)
     ended = parse_timestamp(job.finished_at) if job.finished_at else now
     left = pause - (now - ended).total_seconds()
     if left > 0:
-        return _waiting(status, "RetryBackoff", f"{message}; next attempt in {human_seconds(left)}", next_s=left)
+        text = f"{message}; next attempt in {human_seconds(left)}"
+        if refused:
+            text = f"{text}, or at once by `mainspring reconcile`; this one does not count"
+        return _waiting(status, LOGIN_REFUSED if refused else "RetryBackoff", text, next_s=left)
     why = Cause("Retry", f"attempt {job.attempt} ended: {message}")
     return _start(seen, status, job.attempt + 1, why, evaluate_only=job.evaluate_only)
 

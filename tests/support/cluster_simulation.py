@@ -7,6 +7,7 @@ it; a test says what goes wrong.  It never decides anything about models.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -57,7 +58,7 @@ class ClusterSimulation(HardSimulation):
     pods: PodSettings = PODS
     fate: Callable[[str], str] = lambda _: "Done"
     """Name of a Job → how its pod ends: Done, OOMKilled, ImagePullBackOff, Unschedulable, Evicted, Drained,
-    VolumeFull, TooLong, Deleted, Error, or Code3 (of the training program)."""
+    VolumeFull, TooLong, Deleted, Error, Code3 (of the training program), or LoginRefused (of fetch)."""
     queue_holds: bool = False
     """Kueue keeps Jobs with a queue's label from starting."""
     start_s: float = 0.0
@@ -216,6 +217,10 @@ class ClusterSimulation(HardSimulation):
             ends = [("fetch", 0, "", "Completed"), ("train", 137, "Loading 12 GB\n", "OOMKilled")]
         elif fate == "Code3":
             ends = [("fetch", 0, "", "Completed"), ("train", 3, "usage: train.py", "Error")]
+        elif fate == "LoginRefused":
+            text = "data.example.com refuses the login (HTTP 401): correct the Secret of the dataset's secretRef"
+            said_of_it = {"outcome": "Failed", "reason": "DataNotReadable", "message": text}
+            ends = [("fetch", 1, json.dumps(said_of_it), "Error")]
         else:
             said = await self._finish(job, fate == "Error")
             ends = [

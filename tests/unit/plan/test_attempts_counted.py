@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.api.modelrevision import Attempt
-from controller.plan.attempts import ATTEMPTS_KEPT, failures, lost_in_a_row, with_attempt
+from controller.plan.attempts import ATTEMPTS_KEPT, failures, in_a_row, with_attempt
 from controller.plan.observed import JobSeen
 
 OUTCOMES = {"F": "Failed", "L": "Lost", "S": "Succeeded"}
@@ -43,4 +43,4 @@ def test_failed_attempts_are_counted(outcomes: str, failed: int) -> None:
 
 
 def test_lost_attempts_are_counted_for_their_pause_also_after_many_failures() -> None:
-    assert lost_in_a_row(after("F" * 11 + "L" * 20)) >= 8
+    assert in_a_row(after("F" * 11 + "L" * 20), "Lost") >= 8

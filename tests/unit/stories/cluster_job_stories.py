@@ -176,6 +176,46 @@ async def evidence_is_renewed_and_the_image_of_the_training_is_still_known(s: Cl
     assert all("@sha256:" in image for image in images.values())
 
 
+async def a_login_that_is_refused_costs_no_attempt(s: ClusterSimulation) -> None:
+    s.fate = lambda job: "Done" if job.endswith("-4") else "LoginRefused"
+    await train(s, 210, backoffLimit=0)
+    assert await attempts(s) == [("Refused", "LoginRefused")] * 3 + [("Succeeded", "")]
+    assert await serves(s)
+
+
+async def the_jobs_of_failed_attempts_are_deleted_but_the_newest_ones_log_is_kept(s: ClusterSimulation) -> None:
+    s.fail_training = lambda _: True
+    await train(s, 150, backoffLimit=2)
+    assert await attempts(s) == [("Failed", "TrainingFailed")] * 3
+    jobs = {job["metadata"]["name"]: job["spec"] for job in await s.store.list("Job")}
+    kept = {name.rpartition("-")[2]: spec.get("ttlSecondsAfterFinished") for name, spec in jobs.items()}
+    assert kept == {"1": 86_400, "2": 86_400, "3": None}
+    s.clock.advance(86_400)
+    await s.run(30)
+    assert (await only_job(s))["metadata"]["name"].endswith("-train-3")
+    assert (await s.condition())["reason"] == "TrainingFailed"
+
+
+async def a_commit_that_failed_and_is_asked_for_again_is_not_trained_again(s: ClusterSimulation) -> None:
+    await begin(s)
+    s.fail_training = lambda _: True
+    s.git.commit("Use temperature", {"quality": b"40"})
+    await s.run(150)
+    started = list(s.jobs_started)
+    s.git.revert("Revert: Use temperature")
+    await s.run(30)
+    s.clock.advance(86_400)
+    await s.run(30)
+    left = [job["metadata"]["name"] for job in await s.store.list("Job")]
+    assert left == [], "nobody asks for it: its Jobs are gone"
+    s.git.revert("Revert: Revert: Use temperature")
+    await s.run(60)
+    assert s.jobs_started == started
+    told = await s.condition()
+    assert told["reason"] == "TrainingFailed"
+    assert "exit code 1: ValueError: no such column: temp (2 of 2 attempts failed)" in told["message"]
+
+
 JOB_STORIES: tuple[Callable[[ClusterSimulation], Awaitable[None]], ...] = (
     a_training_out_of_memory_is_tried_again,
     a_training_takes_too_long_every_time,
@@ -192,4 +232,7 @@ JOB_STORIES: tuple[Callable[[ClusterSimulation], Awaitable[None]], ...] = (
     a_job_goes_only_after_its_result_was_taken_in,
     a_job_that_has_expired_costs_no_training,
     evidence_is_renewed_and_the_image_of_the_training_is_still_known,
+    a_login_that_is_refused_costs_no_attempt,
+    the_jobs_of_failed_attempts_are_deleted_but_the_newest_ones_log_is_kept,
+    a_commit_that_failed_and_is_asked_for_again_is_not_trained_again,
 )
