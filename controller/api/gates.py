@@ -248,6 +248,9 @@ class Serving(Strict):
     """Gateways that split the requests by exact weights. Default: whole servers split them."""
     prediction_log: PredictionLog | None = None
     """Which predictions are kept, and where. Default: none. A change replaces the servers one by one."""
+    accelerate: Literal["Auto", "Off"] = "Auto"
+    """Auto: a faster form of the model answers, where it predicted the whole hold-out as the model does; status
+    says which. Off: the model itself answers. A change replaces the servers one by one. Default Auto."""
     canary: Canary = Canary()
     """How a challenger takes over."""
     rollback_window: RollbackWindow | None = None

@@ -101,6 +101,9 @@ class ServedRevision(Lenient):
     """Where the full report is: `mlflow:/<run>/mainspring/report.json`."""
     runtime: str = ""
     """Environment that it was judged in; its servers are named by it."""
+    form: str = ""
+    """Faster form of the model that its servers answer with, for example `ONNX float64`; empty: the model itself.
+    A server that finds that form wanting says so in its log and in the label `form` of mainspring_model_info."""
 
 
 class CheckResult(Lenient):

@@ -371,7 +371,15 @@ def _champion_status(r: Round) -> ServedRevision | None:
         since=champion.since,
         evidence=f"mlflow:/{champion.run}/mainspring/report.json",
         runtime=champion.runtime,
+        form=_form(r, found),
     )
+
+
+def _form(r: Round, champion: ModelRevision | None) -> str:
+    evidence = champion.status.evidence if champion is not None else None
+    if evidence is None or evidence.form is None or r.model.spec.serving.accelerate == "Off":
+        return ""
+    return evidence.form.name
 
 
 def _ledger_status(r: Round) -> LedgerStatus | None:

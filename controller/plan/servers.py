@@ -74,6 +74,7 @@ def deployment(
         "MAINSPRING_VERSION": version,
         "MAINSPRING_COMMIT": commit,
         **_told_to_compare(compare),
+        **_chosen_form(model),
     }
     pod = _server_pod(run, digest, tracking_uri, env)
     serve = serve_digest(model, log, hardened=settings.hardened)
@@ -103,6 +104,11 @@ def deployment(
     }
 
 
+def _chosen_form(model: ModelSpec) -> dict[str, str]:
+    """Tell servers to let the model itself answer, where that was chosen; what is the default is not told."""
+    return {"MAINSPRING_ACCELERATE": "Off"} if model.spec.serving.accelerate == "Off" else {}
+
+
 def address_of(service: str, namespace: str) -> str:
     """Write the address of a Service inside of the cluster."""
     return f"http://{service}.{namespace}.svc:{SERVER_PORT}"
@@ -124,15 +130,17 @@ def serve_digest(model: ModelSpec, log: Logged | None = None, *, hardened: bool 
 
     Local mode knows no resources, nodes or Secrets: empty there, unless predictions are logged.
     """
+    form = _chosen_form(model)
     if not hardened:
-        return log.digest() if log is not None else ""
+        said = log.digest() if log is not None else ""
+        return digest_of({"recipe": 1, "log": said, **form}) if form else said
     serving, login = model.spec.serving, model.spec.registry_secret
     chosen = {"resources": serving.resources, "template": serving.template}
     # Servers that name a Secret which is gone could not be started again.
     named = {"registrySecret": login} if login else {}
     parts = {k: dump(part) if part is not None else None for k, part in chosen.items()}
     logged = {"predictionLog": dict(log.chosen)} if log is not None else {}
-    return digest_of({"recipe": 1, **parts, **named, **logged})
+    return digest_of({"recipe": 1, **parts, **named, **logged, **form})
 
 
 def _with_log(pod: Manifest, log: Logged, settings: PodSettings) -> Manifest:
