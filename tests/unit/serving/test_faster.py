@@ -1,4 +1,4 @@
-"""A faster form serves only where it predicted the hold-out as the model does; the rest goes to the model itself."""
+"""A faster form serves only where it predicted the hold-out as the model does; the rest goes to the model."""
 
 from __future__ import annotations
 
