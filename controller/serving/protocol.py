@@ -25,16 +25,16 @@ _WORDS: Final = {
 }
 
 
-class _TooLarge(Exception):
-    """The head is too large; ends the parsing."""
+class _Refused(Exception):
+    """The head cannot be taken; ends the parsing."""
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
     head_s = HEAD_S
-    _in_head = True
-    _head_bytes = 0
+    _in_head = _in_body = False
+    _begun = _head_bytes = 0
     _large = False
     _refusal = 400
     _timer: asyncio.TimerHandle | None = None
@@ -51,29 +51,38 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, as long as the head is not too large."""
-        self._large = len(data) > URL_BYTES
+        self._large, self._begun, idle = len(data) > URL_BYTES, 0, not self._in_body
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
+            # What came may also be the rest of a request, or whole requests, before this head.
+            self._head_bytes += len(data) if self._begun == 0 or (self._begun == 1 and idle) else 0
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(431)
             elif self._timer is None:
                 self._timer = self.loop.call_later(self.head_s, self._late)
 
+    def on_message_begin(self) -> None:
+        """Expect a head."""
+        self._in_head = True
+        self._begun += 1
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Go on to the body."""
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise _Refused
         if self._large:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             self._refusal = 414 if len(self.url) > URL_BYTES else 431 if size > HEAD_BYTES else 400
             if self._refusal != 400:
-                raise _TooLarge
+                raise _Refused
         self._unset()
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._in_body, self._head_bytes = False, True, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Expect the next head."""
-        self._in_head = True
+        """Be ready for another request."""
+        self._in_body = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -82,7 +91,7 @@ class Protocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._head_bytes:
+        if self._in_head:
             self._refuse(408)
         else:
             self.transport.close()
