@@ -56,7 +56,8 @@ def _model(facts: Facts, model: ModelSpec) -> list[str]:
     before, judged = status.previous, status.judgement
     refused = before.revision if before is not None and before.verdict == "Rejected" else None
     shown_above = judged is not None and judged.revision == refused
-    out += text.to_know(status.conditions, but=("GatesPassed",) if status.judgement is not None else ())
+    elsewhere = ("GatesPassed",) if status.judgement is not None else ()
+    out += text.to_know(status.conditions, but=(*elsewhere, "Overridden"))
     if judged is not None:
         title = f"Gates over {judged.revision}: {judged.outcome}{', admitted' if judged.admitted else ''}"
         out += text.verdicts(title, judged.verdicts)

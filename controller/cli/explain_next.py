@@ -46,6 +46,8 @@ def _of_model(facts: Facts, model: ModelSpec, name: str, flag: str) -> str:
             return (
                 f"mainspring history {model.metadata.name}{flag}   # then push a better commit, or change the gate"
             )
+        if stalled.reason == "Overridden":
+            return f"mainspring rollback {model.metadata.name} --end{flag}   # or change Git, so that both agree"
         return f"mainspring reconcile {name}{flag}   # tries again, once the cause is mended"
     if model.status.stage == "Training":
         return f"mainspring logs {name}{flag}"

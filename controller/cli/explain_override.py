@@ -5,9 +5,10 @@ Pure: facts in, lines out.
 
 from __future__ import annotations
 
-from controller.api.conditions import ACTIVE, OVERRIDDEN, find
+from controller.api.base import human_seconds
+from controller.api.conditions import ACTIVE, OVERRIDDEN, find, parse_timestamp
 from controller.api.kinds import ModelOverride
-from controller.api.modelstatus import ModelSpecStatus
+from controller.api.modelstatus import ModelSpecStatus, OverrideStatus
 from controller.cli import explain_text as text
 from controller.cli.explain_text import Facts
 from controller.cli.output import age
@@ -26,11 +27,21 @@ def of_model(facts: Facts, status: ModelSpecStatus) -> list[str]:
             ("order", f"{taken.action} {taken.revision}, {taken.state} since {taken.since}{since}"),
             ("by", taken.actor),
             ("because", taken.reason),
-            ("until", f"{taken.expires_at}; then {asked or 'what Git asks for'}, as Git asks"),
+            (
+                "until",
+                f"{taken.expires_at}{_left(taken, facts)}; then {asked or 'what Git asks for'}, as Git asks",
+            ),
             ("took from", taken.replaced),
             ("object", f"modeloverride/{taken.name}"),
         ],
     )
+
+
+def _left(taken: OverrideStatus, facts: Facts) -> str:
+    """Say how long it still holds; empty where the end cannot be read."""
+    if not taken.expires_at:
+        return ""
+    return f", in {human_seconds(max((parse_timestamp(taken.expires_at) - facts.now).total_seconds(), 1))}"
 
 
 def order(facts: Facts, override: ModelOverride) -> list[str]:

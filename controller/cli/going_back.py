@@ -147,7 +147,7 @@ def permanent(model: ModelSpec, action: str, to: Known) -> list[str]:
     good = to.commit if action == "Rollback" else champion.commit if champion else ""
     if not good:
         return []
-    head = "To make it permanent, change Git before that, else what it asks for comes back:"
+    head = "To make it permanent, change Git before it ends, else what Git asks for comes back:"
     if good == now.commit:
         return [head, f"  both are of commit {good[:7]}: take back what changed in the ModelSpec itself"]
     pin = f"  or hold the model at that commit, in its ModelSpec: spec.source.ref: {{commit: {good}}}"

@@ -104,7 +104,8 @@ def _take_place(r: Round, o: ModelOverride) -> None:
             taken = current.revision
         known = _status(r, o, "Applied", "" if taken == served.revision else taken)
         r.set(override=known)
-    r.champion = served if stays and served.since else replace(served, since=known.since)
+    moved = r.ledger is not None and known.replaced in r.ledger.promoted
+    r.champion = served if served.since and not moved else replace(served, since=known.since)
 
 
 def obey(r: Round, wanted: str, named: str) -> ModelPlan | None:

@@ -99,6 +99,7 @@ def test_the_screen_of_the_model_and_of_the_order_say_who_why_and_until_when(tmp
     screen = mainspring(tmp_path, "explain", "modelspec/bikes").out
     for part in ("Ordered by a person", "recall in DE fell", until, f"modeloverride/{name}", BETTER):
         assert part in screen
+    assert "Next: mainspring rollback bikes --end" in screen
     own = mainspring(tmp_path, "explain", f"movr/{name}").out
     assert "it holds, Applied" in own
     assert "Next: mainspring explain modelspec/bikes" in own

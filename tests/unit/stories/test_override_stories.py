@@ -89,6 +89,8 @@ async def a_person_rolls_back(s: HardSimulation) -> None:
     assert last.override.name == name
     assert [d["metadata"]["name"].rpartition("-")[0] for d in await s.store.list("Deployment")] == [A]
     assert (await s.registry.get_aliases("bikes"))["default-champion"] == "1"
+    status = await s.status()
+    assert status["champion"]["since"] == status["override"]["since"]
 
 
 async def git_rules_again_after_the_end(s: HardSimulation) -> None:
