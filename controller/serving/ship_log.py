@@ -111,6 +111,11 @@ class Shipper:
         except OSError as error:
             self._tell("SpoolUnreadable", redact(f"the spool cannot be read: {error.strerror or error}"))
             return False
+        except Exception as error:
+            # A sidecar that ends takes its pod out of the traffic; one that goes on says what it cannot do.
+            log.exception("the prediction log cannot be shipped")
+            self._tell("ShipperFailed", redact(f"the shipper failed with {type(error).__name__}", limit=200))
+            return False
         self._tell("Shipping", "")
         return True
 

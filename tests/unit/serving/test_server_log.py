@@ -36,7 +36,9 @@ REVISION = "churn-0123456789"
 class Server:
     """A server with its log, and in local mode's way with the shipper as its child."""
 
-    def __init__(self, model: Path, directory: Path, uri: str, ship: bool = True, **config) -> None:
+    def __init__(
+        self, model: Path, directory: Path, uri: str, ship: bool = True, workers: int = 1, **config
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -45,6 +47,7 @@ class Server:
         logged = {"spool": str(directory / "spool"), "segment_age_s": 0.5, **config}
         env = {f"MAINSPRING_{k}": v for k, v in names.items()}
         env |= {"PORT": str(port), "MAINSPRING_PREDICTION_LOG": json.dumps(logged), "MAINSPRING_DRAIN_S": "0.2"}
+        env["MAINSPRING_WORKERS"] = str(workers)
         if ship:
             env["MAINSPRING_LOG_SHIP"] = json.dumps(["--uri", uri])
         if (directory / "credentials").exists():
@@ -177,6 +180,24 @@ def test_q23_answered_is_logged_both_ways_when_a_server_under_load_is_told_to_en
         assert server.popen.wait(DEADLINE_S) == 0
         answered = load.stop()
     assert sorted(logged(uri)) == sorted((name, row) for name in answered for row in (0, 1))
+    assert spool.segments(tmp_path / "spool") == []
+
+
+def test_answered_is_logged_both_ways_by_several_workers_of_which_one_is_killed(where, tmp_path, table):
+    uri = f"file://{tmp_path}/log"
+    with serving(where, tmp_path, uri, workers=2) as server:
+        load = Load(server.url, request_body(table.head(1)), clients=6)
+        load.reach(400)
+        worker = next(child for child in children(server.popen.pid))
+        os.kill(worker, signal.SIGKILL)
+        load.reach(len(load.answered) + 400)
+        answered = load.stop()
+        server.popen.send_signal(signal.SIGTERM)
+        assert server.popen.wait(DEADLINE_S) == 0
+    names = [name for name, _ in logged(uri)]
+    assert len(names) == len(set(names))
+    assert not answered - set(names), "answered and not logged"
+    assert len(set(names) - answered) <= 6, "more was logged than was on its way"
     assert spool.segments(tmp_path / "spool") == []
 
 
