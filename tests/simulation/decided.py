@@ -133,6 +133,9 @@ class Decided:
             self._promoted(seat, entry, entries, model)
         else:
             must(entry.champion == serving, "S2", f"a rollback makes {entry.champion} champion of {serving}")
+            stands = truth.stands_back(entries, model, entry.revision)
+            must(not stands, "L4", f"{entry.revision} is rolled back in the ledger already")
+            stake(True, "L4", "a rollback is written down")
             self._rolled_back(seat, entry, model)
 
     def _made_of(self, seat: Seat, entry: LedgerEntry, model: Manifest) -> None:

@@ -20,13 +20,15 @@ class Mutant:
     """What it breaks, one sentence."""
     edits: tuple[tuple[str, str, str], ...]
     """File below `controller/`, text that stands there exactly once, text instead."""
+    scene: str
+    """What the walks on it begin with: where it can do harm."""
     seed: int = 0
-    """The walk that is tried first: one that found it before."""
+    """The walk that is tried first."""
 
 
-def planted(name: str, breaks: str, file: str, old: str, new: str, *, seed: int = 0) -> Mutant:
+def planted(name: str, breaks: str, file: str, old: str, new: str, *, scene: str, seed: int = 0) -> Mutant:
     """Build a mutant of one edit."""
-    return Mutant(name, breaks, ((file, old, new),), seed)
+    return Mutant(name, breaks, ((file, old, new),), scene, seed)
 
 
 _TRAFFIC: Final = "plan/traffic.py"
@@ -43,13 +45,7 @@ SERVING: Final = (
         _TRAFFIC,
         "if name in keep or _still_needed(r, name):",
         "if name in keep:",
-    ),
-    planted(
-        "deletes-the-champion",
-        "The champion's own servers count as left over while no request goes to them.",
-        _TRAFFIC,
-        "keep = {r.champion.deployment} if r.champion else set()",
-        "keep: set[str] = set()",
+        scene="takes_over",
     ),
     planted(
         "routes-to-starting-servers",
@@ -57,14 +53,16 @@ SERVING: Final = (
         _TRAFFIC,
         "if champion is None or not is_ready(r, champion):\n        return\n    if leaving",
         "if champion is None:\n        return\n    if leaving",
-        seed=20,
+        scene="dies_as_champion",
     ),
     planted(
-        "too-few-servers",
-        "minReplicas is forgotten: every model gets one server.",
+        "hands-over-at-once",
+        "All servers of the former champion go with the first one of the new that is ready.",
         _TRAFFIC,
-        "return serving.min_replicas\n    before",
-        "return 1\n    before",
+        "    if has_its_place(r, champion):\n        return False\n    _hand_over",
+        "    if is_ready(r, champion):\n        return False\n    _hand_over",
+        scene="takes_over",
+        seed=1,
     ),
     planted(
         "alias-stays",
@@ -72,29 +70,7 @@ SERVING: Final = (
         _TRAFFIC,
         "aliases.get(name) != champion.version",
         "aliases.get(name) is None",
-    ),
-    planted(
-        "applies-once",
-        "What was applied is remembered instead of looked up, so that what a person deleted stays away.",
-        _TRAFFIC,
-        "if found is None or changed is not None:",
-        "asked = ensure_servers.__dict__.setdefault(name, [])\n"
-        "    asked.append(1)\n    if (found is None and len(asked) == 1) or changed is not None:",
-    ),
-    planted(
-        "names-by-a-counter",
-        "Servers are named by a counter of the process, so that a second controller or a restart makes others.",
-        "plan/naming.py",
-        'return f"{revision}-{short(serve_hash(runtime), 6)}"',
-        'count = deployment_name.__dict__\n    count["n"] = count.get("n", 0) + 1\n'
-        "    return f\"{revision}-{count['n']:06d}\"",
-    ),
-    planted(
-        "believes-its-status",
-        "Who is champion is taken from the last status though the ledger can be read.",
-        "plan/round.py",
-        "if isinstance(seen.ledger, Unknown):\n        cached",
-        "if isinstance(seen.ledger, Unknown) or status.champion is not None:\n        cached",
+        scene="meddled",
     ),
 )
 
@@ -105,20 +81,7 @@ CANARY: Final = (
         _ROLLOUT,
         "following = at + 1",
         "following = at + 2",
-    ),
-    planted(
-        "promotes-a-step-early",
-        "The last step of a canary is left out.",
-        _ROLLOUT,
-        "if following >= len(rule.step_weights):",
-        "if following >= len(rule.step_weights) - 1:",
-    ),
-    planted(
-        "half-the-interval",
-        "A step of a canary ends after half of its time.",
-        _CANARY,
-        "left = seconds(canary.interval) - ",
-        "left = seconds(canary.interval) / 2 - ",
+        scene="takes_over",
     ),
     planted(
         "counts-since-ever",
@@ -126,6 +89,7 @@ CANARY: Final = (
         _CANARY,
         "delta = since(folded(live.traffic, challenger.cells), challenger.counters)",
         "delta = dict(live.traffic)",
+        scene="late_breach",
     ),
     planted(
         "unknown-is-no-request",
@@ -134,7 +98,7 @@ CANARY: Final = (
         "        return await world.telemetry.counters(pods)\n    except ClientError as error:\n"
         "        return Unknown(error.reason, error.message)",
         "        return await world.telemetry.counters(pods)\n    except ClientError:\n        return {}",
-        seed=3,
+        scene="unheard_servers",
     ),
     Mutant(
         "rollback-leaves-weights",
@@ -147,6 +111,7 @@ CANARY: Final = (
                 "        recall",
             ),
         ),
+        scene="breach",
     ),
     planted(
         "forgets-rollbacks",
@@ -154,37 +119,18 @@ CANARY: Final = (
         "plan/recall.py",
         'known = told is not None and told.verdict == "RolledBack" and told.revision == revision',
         "known = False",
-    ),
-    planted(
-        "one-request-for-ever",
-        "A person who once asked to try again has asked for all later rollbacks too.",
-        "plan/recall.py",
-        "return last if asked is None or asked <= parse_timestamp(last.at) else None",
-        "return last if asked is None else None",
+        scene="breach_unheard",
     ),
 )
 
 DECISIONS: Final = (
-    planted(
-        "missing-verdict-passes",
-        "A gate that could not be judged counts as passed.",
-        "plan/verdict.py",
-        'return "Inconclusive" if "Inconclusive" in outcomes else "Passed"',
-        'return "Passed"',
-    ),
     planted(
         "compares-with-anyone",
         "A comparison with a former champion is taken for one with the champion.",
         "plan/gates.py",
         "if evidence.champion != champion:",
         "if not evidence.champion:",
-    ),
-    planted(
-        "boundary-of-the-margin",
-        "A challenger that is exactly as good as the margin asks is refused.",
-        "plan/gates.py",
-        "    if rule.confidence is None:\n        if gain >= rule.margin:",
-        "    if rule.confidence is None:\n        if gain > rule.margin:",
+        scene="overtaken",
     ),
     planted(
         "serves-before-admitting",
@@ -192,6 +138,7 @@ DECISIONS: Final = (
         _MODEL,
         "if not judgement.admitted:",
         "if not judgement.admitted and r.champion is not None:",
+        scene="served",
     ),
     planted(
         "admits-the-name",
@@ -199,15 +146,7 @@ DECISIONS: Final = (
         _MODEL,
         "if entry is not None and (artifact is None or entry.digest != artifact.digest):",
         "if entry is not None and artifact is None:",
-        seed=5,
-    ),
-    planted(
-        "traffic-before-the-entry",
-        "All requests go to the new champion before the ledger has the entry that makes it one.",
-        _ROLLOUT,
-        'entry = r.entry("Promoted", target, champion=target.revision, reason=str(why)[:500])',
-        'entry = r.entry("Promoted", target, champion=target.revision, reason=str(why)[:500])\n'
-        "    r.champion = target\n    traffic.settle(r, None, 0, why)",
+        scene="trained_anew",
     ),
     planted(
         "signature-not-checked",
@@ -217,6 +156,7 @@ DECISIONS: Final = (
         "            import base64, json\n            try:\n"
         '                return Verified(base64.b64decode(json.loads(envelope)["payload"]))\n'
         "            except (ValueError, KeyError):\n                return Problem(error.message)",
+        scene="forged",
     ),
     planted(
         "away-is-empty",
@@ -224,7 +164,7 @@ DECISIONS: Final = (
         "reconcile/ledger.py",
         "return known[1] if known is not None else Unknown(error.reason, error.message)",
         "return known[1] if known is not None else Ledger()",
-        seed=3,
+        scene="ledger_away",
     ),
     planted(
         "commit-of-now",
@@ -232,13 +172,15 @@ DECISIONS: Final = (
         "plan/round.py",
         '"commit": served.commit,',
         '"commit": model.status.source.commit if model.status.source else served.commit,',
+        scene="overtaken",
     ),
     planted(
-        "refuses-without-end",
-        "A refusal is written into the ledger at every look.",
-        _MODEL,
-        "if known is None or known.gate_hash != judgement.gate_hash or ",
-        "if known is None or known.gate_hash or ",
+        "environments-share-a-run",
+        "Runs and versions are found by the revision alone, so that two namespaces overwrite each other's models.",
+        "clients/registry_names.py",
+        "own = {TAG_ENVIRONMENT: environment, TAG_REVISION: revision}",
+        "own = {TAG_REVISION: revision}",
+        scene="namesakes",
     ),
 )
 
@@ -249,7 +191,7 @@ TRAINING: Final = (
         _REVISION,
         "if seen.busy:",
         'if seen.busy == "none":',
-        seed=8,
+        scene="asked_while_another_trains",
     ),
     planted(
         "trains-what-is-known",
@@ -257,35 +199,15 @@ TRAINING: Final = (
         _REVISION,
         "if seen.kept is not None:",
         'if seen.kept is not None and seen.known is None and before.run == "none":',
-    ),
-    planted(
-        "trains-what-nobody-wants",
-        "A revision is trained though another one is asked for by now.",
-        _REVISION,
-        "if wanted != seen.revision.metadata.name:",
-        "if not wanted:",
-        seed=2,
-    ),
-    planted(
-        "counts-a-failure-twice",
-        "The last failed attempt is counted twice, so that one attempt too few is made.",
-        _REVISION,
-        'failed = sum(1 for a in status.attempts if a.outcome == "Failed")',
-        'failed = 1 + sum(1 for a in status.attempts if a.outcome == "Failed")',
-    ),
-    planted(
-        "eviction-is-failure",
-        "An attempt that was lost with its machine counts as a failure of the program.",
-        _REVISION,
-        'failed = sum(1 for a in status.attempts if a.outcome == "Failed")',
-        'failed = sum(1 for a in status.attempts if a.outcome in ("Failed", "Lost"))',
+        scene="refused",
     ),
     planted(
         "retries-without-limit",
         "backoffLimit is ignored.",
         _REVISION,
-        "if failed > limit and not requested:",
-        "if failed > limit + 100 and not requested:",
+        "if failed > limit and not requested",
+        "if failed > limit + 100 and not requested",
+        scene="fails_for_good",
     ),
     planted(
         "retries-at-once",
@@ -293,13 +215,15 @@ TRAINING: Final = (
         _REVISION,
         "pause = 0.0 if requested or again < 1 else min(RETRY_FIRST_S * 2 ** (again - 1), RETRY_MOST_S)",
         "pause = 0.0",
+        scene="fails_for_good",
     ),
     planted(
-        "old-failure-counts",
-        "What an earlier attempt says counts, though the result of a later one was taken in.",
-        _REVISION,
-        "if seen.job is not None and is_measured(before) and",
-        'if seen.job is not None and before.run == "none" and is_measured(before) and',
+        "evaluates-without-end",
+        "An evaluation that measured something else than it was asked for is asked for again at once.",
+        "plan/attempts.py",
+        'if job.outcome != "Succeeded" or not job.evaluate_only:',
+        'if job.outcome != "Unheard of" or not job.evaluate_only:',
+        scene="lying_evaluator",
     ),
 )
 
@@ -310,13 +234,24 @@ TELLING: Final = (
         _MODEL,
         "if seen.model.spec.suspend:",
         'if seen.model.spec.suspend and seen.url == "none":',
+        scene="suspended",
+        seed=1,
     ),
     planted(
-        "trains-while-suspended",
-        "A training is started for a suspended model.",
+        "progresses-for-ever",
+        "A training that failed as often as it may is told as if it went on.",
         _REVISION,
-        "if model.spec.suspend:",
-        "if model.spec.suspend and attempt > 100:",
+        "return Plan(status=status, conditions=(*_conditions(STALLED, reason, message), *more))",
+        "return Plan(status=status, conditions=(*_conditions(RECONCILING, reason, message), *more))",
+        scene="fails_for_good",
+    ),
+    planted(
+        "orphans-the-tasks",
+        "The tasks of a Job belong to nobody, so that they stay when their model is deleted.",
+        "plan/manifests.py",
+        'for k in ("name", "namespace", "labels", "ownerReferences")',
+        'for k in ("name", "namespace", "labels")',
+        scene="served",
     ),
     planted(
         "ready-too-early",
@@ -324,14 +259,7 @@ TELLING: Final = (
         _MODEL,
         "if servers is None or servers.ready == 0 or not routed:",
         "if servers is None or (servers.ready == 0 and not routed):",
-    ),
-    planted(
-        "generation-of-before",
-        "observedGeneration is the one of the look before.",
-        "reconcile/report.py",
-        'status = status.model_copy(update={"conditions": conditions, "observed_generation": generation})',
-        'status = status.model_copy(\n        update={"conditions": conditions, '
-        '"observed_generation": max(status.observed_generation, 1)}\n    )',
+        scene="takes_over",
     ),
     planted(
         "secret-of-a-training",
@@ -339,14 +267,7 @@ TELLING: Final = (
         "reconcile/jobs.py",
         'text=redact(_last_line(said) if name == "train" else said)[:TEXT_MOST]',
         'text=(_last_line(said) if name == "train" else said)[:TEXT_MOST]',
-    ),
-    planted(
-        "secret-of-a-server",
-        "What a Deployment says about its servers is shown as it is, with the passwords in it.",
-        "reconcile/surroundings.py",
-        'message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else ""',
-        'message=_why_missing(name, status, pods)[:300] if ready < wanted else ""',
-        seed=2,
+        scene="secrets",
     ),
     planted(
         "events-by-a-counter",
@@ -354,7 +275,7 @@ TELLING: Final = (
         "reconcile/report.py",
         "{short(digest([reason, text, timestamp(now)]), 16)}",
         '{_event.__dict__.setdefault("n", []).append(1) or len(_event.__dict__["n"]):016d}',
-        seed=8,
+        scene="looked_at_twice",
     ),
     planted(
         "prunes-what-it-cannot-read",
@@ -362,15 +283,15 @@ TELLING: Final = (
         _REPOSITORY,
         "if any(checked.problems and not checked.names for _, checked in seen.files):\n        return",
         "if not seen.files:\n        return",
-        seed=10,
+        scene="files_break",
     ),
     planted(
-        "prunes-when-git-is-away",
-        "A repository that could not be read is taken for an empty one.",
+        "one-bad-file-stops-all",
+        "While one file of a repository is bad, none of the others is applied.",
         _REPOSITORY,
-        "if seen.problem is not None:",
-        "if isinstance(seen.problem, Refused):",
-        seed=10,
+        "actions: list[Action] = []\n    by_name",
+        "if problems:\n        wanted = {}\n    actions: list[Action] = []\n    by_name",
+        scene="files_break",
     ),
     planted(
         "prunes-what-others-own",
@@ -378,7 +299,7 @@ TELLING: Final = (
         _REPOSITORY,
         'if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) == repository.metadata.name\n    ]',
         'if o["metadata"].get("labels", {}).get(LABEL_REPOSITORY) in (None, repository.metadata.name)\n    ]',
-        seed=10,
+        scene="files_break",
     ),
 )
 

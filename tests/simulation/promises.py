@@ -148,12 +148,30 @@ class Promises(Shared):
             "S3",
             f"{key}, and its model is {(measured and 'there') or 'not'}",
         )
+        if measured:
+            self._measured_again(seat, job, own, model)
         if not own and not measured:
             self._not_known(seat, key, model, revision)
         if own and not measured:
             self._again(
                 seat, key, model, found, max(own, key=lambda j: int(j["metadata"]["name"].rpartition("-")[2]))
             )
+
+    def _measured_again(self, seat: Seat, job: Manifest, own: list[Manifest], model: Manifest) -> None:
+        """Hold that one and the same measurement is not asked for without end."""
+        asked, at = job["metadata"]["annotations"], truth.requested(model)
+        done = 0
+        for last in sorted(own, key=lambda j: -int(j["metadata"]["name"].rpartition("-")[2])):
+            how = truth.ended(last)
+            other = "-evaluate-" not in last["metadata"]["name"] or last["metadata"]["annotations"] != asked
+            if other or how.get("reason") == "Evicted":
+                break
+            if at is not None and at > truth.when(last["status"].get("completionTime", "")):
+                break
+            done += 1
+        limit = model["spec"]["training"].get("backoffLimit", 1)
+        stake(done, "L4", "the same is measured once more")
+        must(done <= limit, "L4", f"{job['metadata']['name']} measures what {done} measured before")
 
     def _not_known(self, seat: Seat, key: Key, model: Manifest, revision: str) -> None:
         """Hold that nothing is trained of which the ledger and the run still know how it came out."""
@@ -302,6 +320,7 @@ class Promises(Shared):
             must(kept, "S2", f"{name}: status names {served}, the one before {before}, and the ledger is away")
         same = challenger.get("revision") == served.get("revision")
         must(not served or not same, "S2", f"{name}: {served.get('revision')} is champion and challenger")
+        self._given_back(seat, model, status)
         if not ready:
             return
         namespace = model["metadata"]["namespace"]
@@ -322,6 +341,18 @@ class Promises(Shared):
             "S7",
             f"{name} is Ready, and Git asks for something else",
         )
+
+    def _given_back(self, seat: Seat, model: Manifest, status: Manifest) -> None:
+        """Hold that what is said to be rolled back gets no request any more, where the champion can take them."""
+        said = truth.condition({"status": status}, "Ready")
+        back, serving = status.get("previous") or {}, (status.get("champion") or {}).get("revision", "")
+        present = self.servers(seat, model)
+        up = any(truth.ready(d) for n, d in present.items() if is_of(n, serving))
+        if said.get("reason") != "RolledBack" or not up:
+            return
+        stake(True, "S5", "it is said that a challenger was rolled back")
+        left = {n: s for n, s in self.spread(seat, model).items() if is_of(n, back.get("revision", ""))}
+        must(not left, "S5", f"{back.get('revision')} was rolled back and still gets {left}")
 
     def _event(self, event: Manifest) -> None:
         about, name = event["involvedObject"], event["metadata"]["name"]

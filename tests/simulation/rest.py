@@ -201,6 +201,7 @@ async def _judge(arena: Arena, model: Manifest, *, asked_again: bool) -> None:
         return
     must(reason in ("GateFailed", "GateInconclusive", "ReportInvalid"), "L1", said)
     if reason == "ReportInvalid":
+        must(arena.uploaded_again, "S10", f"{said}, and every run was written by one pod")
         return
     revision = await arena.store.get(Key("ModelRevision", namespace, wanted))
     assert revision is not None

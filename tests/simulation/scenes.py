@@ -11,99 +11,27 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.api.conditions import timestamp
-from controller.api.meta import Key, Manifest, key_of
+from controller.api.meta import Key, key_of
 from tests.simulation import happenings, rest, truth
 from tests.simulation.arena import Arena
+from tests.simulation.leading import (
+    BIKES,
+    SLICE_S,
+    best,
+    go_on,
+    in_canary,
+    in_step,
+    is_ready,
+    is_stalled,
+    model,
+    push,
+    retry,
+    served,
+    status,
+)
 from tests.simulation.specs import file, spec
 
-Play = Callable[[Arena, random.Random], Awaitable[None]]
-BIKES = Key("ModelSpec", "default", "bikes")
-SLICE_S = 5.0
-
-
-async def model(arena: Arena) -> Manifest:
-    """Read the model that scenes are about; empty when it is gone."""
-    return await arena.store.get(BIKES) or {}
-
-
-async def status(arena: Arena) -> Manifest:
-    """Read its status."""
-    return (await model(arena)).get("status") or {}
-
-
-async def go_on(arena: Arena, until: Callable[[Manifest], object], most_s: float = 400) -> bool:
-    """Let time pass until the status of the model is as wanted; False when it never was."""
-    timers, passed = rest.Timers(), 0.0
-    while passed < most_s:
-        if until(await status(arena)):
-            return True
-        # What pass_quietly keeps of time begins at 0 in each slice.
-        timers.due = {key: due - SLICE_S for key, due in timers.due.items()}
-        await rest.pass_quietly(arena, SLICE_S, timers)
-        passed += SLICE_S
-    return False
-
-
-def is_ready(status: Manifest) -> bool:
-    """Tell whether the model is Ready."""
-    return truth.condition({"status": status}, "Ready").get("status") == "True"
-
-
-def is_stalled(status: Manifest) -> bool:
-    """Tell whether the model needs a person."""
-    return truth.condition({"status": status}, "Stalled").get("status") == "True"
-
-
-def in_step(weight: int) -> Callable[[Manifest], bool]:
-    """Tell whether a canary stands at a step."""
-    return lambda s: (s.get("challenger") or {}).get("stage") == "Canary" and s["challenger"]["weight"] == weight
-
-
-async def push(arena: Arena, quality: float) -> None:
-    """Commit what makes a model of this error."""
-    arena.git.push(f"Quality {quality:g}", {"quality": f"{quality:g}".encode()})
-
-
-async def served(arena: Arena, rng: random.Random) -> None:
-    """All is mended, the spec is as at first, and a champion of a middling error serves."""
-    await rest.end_faults(arena)
-    for namespace in arena.homes:
-        servers = {"minReplicas": rng.randint(2, 3)} if arena.cast.by_servers else {}
-        wanted = spec("bikes", namespace)
-        wanted["spec"]["serving"] |= servers
-        await arena.store.apply(wanted)
-        await arena.store.patch_spec(
-            Key("ModelSpec", namespace, "bikes"),
-            {"gates": wanted["spec"]["gates"], "serving": wanted["spec"]["serving"]},
-        )
-    if not is_ready(await status(arena)) or min(arena.models.values(), default=0) < 20:
-        await retry(arena)
-        await push(arena, 90)
-        await go_on(arena, is_ready)
-
-
-async def retry(arena: Arena) -> None:
-    """A person asks to try again."""
-    arena.clock.advance(1)
-    for found in await arena.store.list("ModelSpec"):
-        asked = {"mainspring.dev/requested-at": timestamp(arena.clock.now())}
-        await arena.store.annotate(key_of(found), asked)
-
-
-async def best(arena: Arena) -> float:
-    """Read the error of the champion."""
-    return arena.models.get((await status(arena)).get("champion", {}).get("digest", ""), 90.0)
-
-
-async def in_canary(arena: Arena, rng: random.Random, weight: int = 0) -> str:
-    """A better model has reached a step of its canary; returns its revision."""
-    await served(arena, rng)
-    steps = truth.steps(await model(arena))
-    await push(arena, await best(arena) - 3)
-    await go_on(arena, in_step(weight or rng.choice(steps)))
-    return str(((await status(arena)).get("challenger") or {}).get("revision", ""))
-
+Play = Callable[[Arena, random.Random], Awaitable[object]]
 
 # -- canaries ----------------------------------------------------------------------------------------------------
 
@@ -169,6 +97,22 @@ async def late_breach(arena: Arena, rng: random.Random) -> None:
     arena.errors.clear()
 
 
+async def dies_as_champion(arena: Arena, rng: random.Random) -> None:
+    """The servers of a challenger die when the ledger has just made it champion."""
+    revision = await in_canary(arena, rng, truth.steps(await model(arena) or spec("bikes"))[-1])
+    for _ in range(40):
+        await arena.seats[0].look(BIKES)
+        entries = truth.chain(await arena.registry.read_ledger("bikes", "default"), "bikes", "default")
+        if truth.champion(entries) == revision:
+            break
+        await arena.pass_time(SLICE_S)
+    arena.broken.add(revision)
+    await arena.kubelet()
+    await rest.pass_quietly(arena, 60)
+    arena.broken.clear()
+    await rest.pass_quietly(arena, 60)
+
+
 async def unheard_servers(arena: Arena, rng: random.Random) -> None:
     """A challenger's counters cannot be read for longer than its step."""
     await in_canary(arena, rng)
@@ -212,6 +156,8 @@ async def overtaken(arena: Arena, rng: random.Random) -> None:
     """While a challenger is rolled out one trains that is better than the champion of then, and worse than it."""
     last = truth.steps(await model(arena) or spec("bikes"))[-1]
     await in_canary(arena, rng, last)
+    # It is trained against the champion of then, and done only when there is another.
+    await rest.pass_quietly(arena, 45)
     await push(arena, await best(arena) - 1)
     await rest.pass_quietly(arena, 200)
 
@@ -239,6 +185,17 @@ async def trained_anew(arena: Arena, rng: random.Random) -> None:
         arena.registry.lose_report(run)
         await arena.store.delete(Key("ModelRevision", "default", revision))
     await rest.pass_quietly(arena, 200)
+
+
+async def namesakes(arena: Arena, rng: random.Random) -> None:
+    """A model gets a namesake in another namespace, which trains the same commits anew: none takes the other's."""
+    other = Key("ModelSpec", "prod", "bikes")
+    if other.namespace not in arena.homes:
+        return
+    await arena.store.delete(other)
+    await takes_over(arena, rng)
+    await arena.store.apply(spec(other.name, other.namespace))
+    await rest.pass_quietly(arena, 120)
 
 
 async def ledger_away(arena: Arena, rng: random.Random) -> None:
@@ -272,6 +229,7 @@ async def meddled(arena: Arena, rng: random.Random) -> None:
 async def fails_for_good(arena: Arena, rng: random.Random) -> None:
     """A training fails as often as it may."""
     await served(arena, rng)
+    await arena.store.patch_spec(BIKES, {"training": {"backoffLimit": rng.choice((2, 3))}})
     await push(arena, await best(arena) - 3)
     arena.ends = rng.choice(("exit", "memory"))
     await rest.pass_quietly(arena, 240)
@@ -400,12 +358,14 @@ SCENES: Mapping[str, Scene] = {
         Scene(breach_unheard, ("S5", "S2")),
         Scene(breach_again, ("S5",)),
         Scene(late_breach, ("S5",), ROUTED),
+        Scene(dies_as_champion, ("S6",), ROUTED),
         Scene(unheard_servers, ("S5",)),
         Scene(refused, ("S1", "S3", "L2", "L4")),
         Scene(uncertain, ("S1",)),
         Scene(overtaken, ("S1", "S10")),
         Scene(forged, ("S2",)),
         Scene(trained_anew, ("S13",), {"fresh_bytes": True}),
+        Scene(namesakes, ("S10",), {"twin": True, "fresh_bytes": True}),
         Scene(ledger_away, ("S2",)),
         Scene(meddled, ("S2", "S6")),
         Scene(fails_for_good, ("S3", "L4")),

@@ -43,6 +43,13 @@ class Seen:
         """Find an object as it was read; empty when it was not, or was not there."""
         return self.objects.get(Key(kind, namespace, name)) or {}
 
+    def note(self, verb: str, what: Any) -> None:
+        """Take in what the look itself has changed about the split of the requests."""
+        if verb == "delete" and what.kind == "Deployment":
+            self.objects[what] = None
+        elif verb == "apply" and what["kind"] == "HTTPRoute":
+            self.objects[key_of(what)] = what
+
     def kind(self, kind: str, namespace: str) -> list[Manifest]:
         """Find all objects of a kind that were read."""
         return [m for k, m in self.objects.items() if k.kind == kind and k.namespace == namespace and m]
@@ -208,6 +215,7 @@ class SeatKube:
             await seat.arena.promises.write(seat, verb, args[0], args[1] if verb == "patch_status" else None)
             result = await getattr(seat.arena.store, verb)(*args, **kwargs)
             seat.arena.written(seat, verb, args[0])
+            seat.seen.note(verb, args[0])
             if fault == "after":
                 raise Unavailable(f"{verb}: the answer was lost", reason="Timeout")
             await seat.gate()
