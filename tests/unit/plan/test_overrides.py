@@ -14,6 +14,7 @@ from controller.api.conditions import timestamp
 from controller.api.kinds import ModelOverride, parse
 from controller.api.meta import API_VERSION, Key
 from controller.api.modelstatus import FormerChampion, OverrideStatus
+from controller.plan.model import plan_model
 from controller.plan.observed import ModelSeen, OverrideSeen
 from controller.plan.overrides import ends_at, judge, left, plan_override
 from controller.plan.round import Round, find_champion
@@ -218,3 +219,20 @@ def test_an_order_for_no_model_and_one_that_cannot_be_read_say_so() -> None:
     assert lonely.next_s is not None
     broken = plan_override(OverrideSeen(manifest={}, override=None), now)
     assert broken.conditions[0][2] == "InvalidSpec"
+
+
+def test_a_refusal_is_kept_until_the_order_says_so_itself() -> None:
+    """Forgotten, the same rollback would be begun again, five minutes at a time."""
+    seen, now = seen_after_a_promotion()
+    assert seen.model is not None
+    wanted, since = order(seen, now, "Rollback", A), timestamp(now - timedelta(seconds=301))
+    known = OverrideStatus(
+        name="order", uid="uid-order", action="Rollback", revision=A, state="Starting", since=since
+    )
+    model = seen.model.model_copy(update={"status": seen.model.status.model_copy(update={"override": known})})
+    before = replace(seen, model=model, overrides=(wanted,))
+    told = plan_model(before, now).status.override
+    assert told is not None
+    assert told.state == "Refused"
+    after = replace(before, overrides=(order(seen, now, "Rollback", A, told="RefusedUnhealthy"),))
+    assert plan_model(after, now).status.override is None

@@ -91,6 +91,8 @@ async def a_person_rolls_back(s: HardSimulation) -> None:
     assert (await s.registry.get_aliases("bikes"))["default-champion"] == "1"
     status = await s.status()
     assert status["champion"]["since"] == status["override"]["since"]
+    assert (status["previous"]["revision"], status["previous"]["verdict"]) == (BETTER, "Replaced")
+    assert "by order of jane" in status["previous"]["reason"]
 
 
 async def git_rules_again_after_the_end(s: HardSimulation) -> None:
@@ -182,6 +184,12 @@ async def a_person_rolls_back_during_a_canary(s: HardSimulation) -> None:
     challenger = (await s.status())["challenger"]["revision"]
     assert await s.shares() == {BETTER: 90, challenger: 10}
     await order(s, "Rollback", A)
+    s.never_ready = lambda revision: revision == A
+    await s.run(20)
+    assert await s.shares() == {BETTER: 100}, "the challenger is out before the old champion is back"
+    ended = (await s.status())["previous"]
+    assert (ended["revision"], ended["verdict"]) == (challenger, "Aborted")
+    s.never_ready = lambda revision: False
     await s.run(20)
     assert await s.shares() == {A: 100}
     await s.run(200)
