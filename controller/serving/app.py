@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from controller.serving import exchange, openinference
+from controller.serving import exchange, openapi, openinference
 from controller.serving.call import JSON, TEXT, Answered, Call, State, Work, counted, predicted
 from controller.serving.exchange import Head, Refused
 from controller.serving.invocations import BODY_MAX_BYTES, BadRequest
@@ -32,6 +32,8 @@ def build(state: State) -> Any:
         "/metadata": _metadata,
         "/version": _version,
         "/metrics": _metrics,
+        "/openapi.json": _openapi,
+        "/docs": _docs,
         "/v2": _v2_server,
         "/v2/health/live": _v2_live,
         "/v2/health/ready": _v2_ready,
@@ -59,6 +61,23 @@ def build(state: State) -> Any:
             await handler(call)
 
     return app
+
+
+def _described(state: State) -> openapi.Described:
+    who = state.identity
+    return openapi.Described(
+        who.model, who.revision, who.version, who.commit, state.predictor, state.engine.kinds, state.engine.gaps
+    )
+
+
+async def _openapi(call: Call) -> None:
+    await call.answer(200, orjson.dumps(openapi.document(_described(call.state))))
+
+
+async def _docs(call: Call) -> None:
+    # Nothing of it may be run, and nothing fetched, whatever a column is called.
+    policy = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+    await call.answer(200, openapi.page(_described(call.state)), b"text/html; charset=utf-8", policy)
 
 
 async def _lifespan(scope: Any, receive: Any, send: Any) -> None:

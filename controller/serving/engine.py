@@ -55,12 +55,13 @@ class Engine:
         arrays: whether arrays of numbers are given to it.
         inline_rows: most rows that are predicted in the event loop; 0: none.
         kinds: kind of each column, where known.
+        gaps: whether it takes missing numbers, as far as was tried.
     """
 
     def __init__(self, predictor: Predictor, pool: Pool, kinds: Mapping[str, str]) -> None:
         self._predictor, self._pool = predictor, pool
         self.kinds = dict(kinds)
-        self.arrays = False
+        self.arrays = self.gaps = False
         self.inline_rows = 0
         self._strikes = self._asked = 0
         names = list(predictor.columns or ())
@@ -84,6 +85,7 @@ class Engine:
                 self.arrays = self._same(frame, expected)
         if not self.arrays:
             predictor.form = None
+        self.gaps = self._takes_gaps(frame)
         spent = []
         for _ in range(_STRIKES):
             started = time.perf_counter()
@@ -176,6 +178,19 @@ class Engine:
         self._strikes = self._strikes + 1 if spent > 4 * INLINE_S else 0
         if self._strikes >= _STRIKES:
             self.inline_rows, self._strikes = self.inline_rows // 2, 0
+
+    def _takes_gaps(self, frame: Any) -> bool:
+        """Say whether the model predicts the sample's first row without any of its numbers."""
+        row = frame.head(1).copy()
+        for name in row.columns:
+            if self.kinds.get(str(name), "number") == "number":
+                row[name] = float("nan")
+        try:
+            self._predictor.predict(row)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is told what it takes
+            log.debug("the model takes no missing numbers: %s", type(error).__name__)
+            return False
+        return True
 
     def _same(self, frame: Any, expected: list[Scalar]) -> bool:
         """Say whether the model gives the same predictions for an array as for a frame."""

@@ -145,6 +145,8 @@ def refusal(frame: Any, error: Exception) -> BadRequest | None:
                 return BadRequest(
                     f"row {int(empty.argmax())}, column {name!r}: null, and the model does not take missing values"
                 )
+    if "too large for dtype" in text:
+        return _too_large(frame)
     quoted = text.rpartition(": ")[2].strip("'\"")
     if "to float" in text:
         for name in frame.columns:
@@ -154,6 +156,21 @@ def refusal(frame: Any, error: Exception) -> BadRequest | None:
     if "features" in text and "expecting" in text:
         return BadRequest(f"the request has {len(frame.columns)} columns: {' '.join(text.split())[:200]}")
     return None
+
+
+def _too_large(frame: Any) -> BadRequest | None:
+    """Name the largest number of a request whose numbers are too large for the model."""
+    found: tuple[float, int, str] | None = None
+    for name in frame.columns:
+        for row, value in enumerate(frame[name].tolist()):
+            if isinstance(value, int | float) and value == value and (found is None or abs(value) > found[0]):
+                found = (abs(value), row, str(name))
+    if found is None:
+        return None
+    size, row, column = found
+    return BadRequest(
+        f"row {row}, column {column[:80]!r}: a number of the size {size:.3g} is too large for the model"
+    )
 
 
 def _decode(body: bytes) -> Any:

@@ -10,6 +10,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.serving.predict import request_body
 from tests.support.serving_client import client_of
@@ -145,6 +147,33 @@ def test_an_id_comes_back_and_is_the_requests_own(client):
     assert (answer.json()["id"], answer.headers["x-request-id"]) == ("order-7", "mine")
     answer = infer(client, [AGE, INCOME, CITY])
     assert answer.json()["id"] == answer.headers["x-request-id"]
+
+
+rows = st.lists(
+    st.tuples(
+        st.integers(-(2**53), 2**53) | st.none(),
+        st.floats(allow_nan=False, allow_infinity=False) | st.none(),
+        st.sampled_from(["Ulm", "Bonn", "", "Köln", "a:b"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=rows, as_numbers=st.booleans())
+def test_any_rows_get_the_same_answer_in_both_protocols(rows, as_numbers, client):
+    ages, incomes, cities = (list(column) for column in zip(*rows, strict=True))
+    other = client.post("/invocations", json={"inputs": {"age": ages, "income": incomes, "city": cities}})
+    kind = "FP64" if as_numbers else "INT64"
+    answer = infer(
+        client, [tensor("age", kind, ages), tensor("income", "FP64", incomes), tensor("city", "BYTES", cities)]
+    )
+    assert answer.status_code == other.status_code
+    if other.status_code == 200:
+        assert data_of(answer)["data"] == other.json()["predictions"]
+    else:
+        assert answer.json()["error"] == other.json()["message"]
 
 
 def raw_request(inputs, blobs, **more):

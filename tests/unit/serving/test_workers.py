@@ -71,7 +71,8 @@ def test_workers_share_port_numbers_and_readiness_are_replaced_and_end_without_a
         assert httpx.get(f"{process.url}/health/ready").status_code == 200
         assert number(process, "mainspring_requests_total") == 20
 
-        results, busy = [], threading.Barrier(4)
+        results: list[int | str] = []
+        busy = threading.Barrier(4)
 
         def load() -> None:
             with httpx.Client(base_url=process.url, timeout=30) as client:
