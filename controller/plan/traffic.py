@@ -31,6 +31,9 @@ def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = 
     """
     name, found = served.deployment, r.seen.deployments.get(served.deployment)
     wanted = champion_size(r, found) if replicas is None else replicas
+    scaled = found is not None and _is_autoscaled(r, found)
+    if found is not None and scaled:
+        wanted = found.replicas
     changed = _change(r, served, found, wanted)
     if found is None or changed is not None:
         built = objects.deployment(
@@ -49,11 +52,20 @@ def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = 
             log=log_of(r, found),
             compare=_compared(r, served, found),
         )
+        if found is not None and scaled:
+            # The number is not ours: it goes back as it is, or not at all where it has changed meanwhile.
+            built["metadata"]["resourceVersion"] = found.version
         r.actions.append(ApplyManifest(manifest=built, why=changed or why))
     if name not in r.seen.services:
         why = Cause("ServiceMissing", f"the servers of {served.revision} need one to be reached by")
         service = objects.service(r.model, r.seen.manifest, name=name, revision=served.revision)
         r.actions.append(ApplyManifest(manifest=service, why=why))
+
+
+def _is_autoscaled(r: Round, found: DeploymentSeen) -> bool:
+    """Tell whether an autoscaler decides how many servers there are; one at zero or held decides nothing."""
+    rule = r.seen.autoscaler
+    return rule is not None and rule[0] == found.name and rule[1] < rule[2] and found.replicas > 0
 
 
 def _change(r: Round, served: Served, found: DeploymentSeen | None, wanted: int) -> Cause | None:

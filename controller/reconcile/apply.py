@@ -45,6 +45,8 @@ class Outcome:
     error: ClientError | None = None
     version: str = ""
     """Version that was registered."""
+    outdated: bool = False
+    """An object had changed since it was read, and was left alone: it is looked at anew."""
 
 
 async def actions(world: World, wanted: Sequence[Action]) -> Outcome:
@@ -54,6 +56,12 @@ async def actions(world: World, wanted: Sequence[Action]) -> Outcome:
     for action in wanted:
         try:
             version = await _one(world, action) or version
+        except Conflict as error:
+            if not (isinstance(action, ApplyManifest) and "resourceVersion" in action.manifest["metadata"]):
+                return Outcome(tuple(done), action, error, version)
+            log.info("%s: nothing is done, it is looked at anew", error.message)
+            await world.kube.refresh(key_of(action.manifest))
+            return Outcome(tuple(done), version=version, outdated=True)
         except ClientError as error:
             return Outcome(tuple(done), action, error, version)
         log.info("%s because %s", type(action).__name__, action.why)

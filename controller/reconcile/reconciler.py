@@ -33,6 +33,8 @@ async def reconcile_model(world: World, key: Key) -> Next:
     if plan.actions and await freshness.outdated(world, freshness.of_model(seen, plan.actions)):
         return Next.after(0.0)
     outcome = await apply.actions(world, plan.actions)
+    if outcome.outdated:
+        return Next.after(0.0)
     if not await report.plan_and_outcome(world, seen.manifest, plan, outcome):
         return Next.after(0.0)
     interval_s = seconds(seen.model.spec.source.interval) if seen.model else world.settings.resync_s
