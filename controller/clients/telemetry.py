@@ -92,7 +92,7 @@ def parse(text: str) -> dict[str, float]:
     {'requests': 4.0, 'errors': 1.0}
     """
     found = {"requests": 0.0, "errors": 0.0}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _LINE.match(line)
         if match is None:
             continue
