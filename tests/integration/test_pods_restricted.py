@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
+from controller.api.gates import Serving
 from controller.api.kinds import ModelRevision, ModelSpec, parse
 from controller.api.meta import Manifest
 from controller.api.modelrevision import PinnedData
+from controller.api.pods import LocalRef
+from controller.api.predictionlog import LogStorage, PredictionLog
 from controller.clients.kube_kinds import resource_of
-from controller.plan import manifests, naming, pinning, servers, tasks
+from controller.plan import manifests, naming, pinning, predlog, servers, tasks
 from controller.plan.observed import SourceSeen
 from controller.plan.pods import PodSettings
 from tests.cluster.namespaces import made, unmade
@@ -94,19 +97,28 @@ def objects(model: ModelSpec, owner: Manifest) -> list[Manifest]:
     second = manifests.training_job(revision, owner, champion=f"sha256:{'c' * 64}", **{**common, "attempt": 10})
     again = manifests.training_job(revision, owner, champion=f"sha256:{'c' * 64}", evaluate_only=True, **common)
     deployment = naming.deployment_name(name, PODS.server_image)
-    served = servers.deployment(
-        model,
-        owner,
-        name=deployment,
-        revision=name,
-        run="r" * 32,
-        digest=f"sha256:{'b' * 64}",
-        version="1",
-        commit=SEEN.commit,
-        tracking_uri="http://mlflow:5000",
-        replicas=model.spec.serving.min_replicas,
-        runtime="images.example.com/mainspring-server:0",
-        settings=PODS,
+    log = predlog.wanted(model, PODS)
+    kept = PredictionLog(storage=LogStorage(uri="s3://logs/x", secret_ref=LocalRef(name="logs")))
+    logging = model.model_copy(
+        update={"spec": model.spec.model_copy(update={"serving": Serving(prediction_log=kept)})}
+    )
+    served, logged = (
+        servers.deployment(
+            model,
+            owner,
+            name=deployment,
+            revision=name,
+            run="r" * 32,
+            digest=f"sha256:{'b' * 64}",
+            version="1",
+            commit=SEEN.commit,
+            tracking_uri="http://mlflow:5000",
+            replicas=model.spec.serving.min_replicas,
+            runtime="images.example.com/mainspring-server:0",
+            settings=PODS,
+            log=found if isinstance(found, predlog.Logged) else None,
+        )
+        for found in (log, predlog.wanted(logging, PODS))
     )
     least = model.spec.serving.min_replicas
     beside = [
@@ -117,7 +129,7 @@ def objects(model: ModelSpec, owner: Manifest) -> list[Manifest]:
     ]
     if model.spec.serving.route is not None:
         beside.append(servers.route(model, owner, {deployment: 100}))
-    return [first, second, again, served, *beside]
+    return [first, second, again, served, logged, *beside]
 
 
 def changed(said: Any, kept: Any, where: str = "") -> list[str]:

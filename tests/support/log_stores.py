@@ -30,6 +30,8 @@ class S3:
         self._server.start()
         self.port = self._server.get_host_and_port()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        # All of moto's servers in a process share what they hold.
+        httpx.post(f"{self.endpoint}/moto-api/reset", trust_env=False).raise_for_status()
 
     def bucket(self, name: str) -> None:
         httpx.put(f"{self.endpoint}/{name}", trust_env=False).raise_for_status()
