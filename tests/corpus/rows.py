@@ -13,7 +13,7 @@ from collections.abc import Generator
 
 import pytest
 
-ROW = re.compile(r"(?<![A-Za-z0-9])[YGDMJALygdmjal](?!00)[0-9]{2}(?![A-Za-z0-9])")
+ROW = re.compile(r"(?<![A-Za-z0-9])[YGDMJALQygdmjalq](?!00)[0-9]{2}(?![A-Za-z0-9])")
 NEEDED = "YGDMJ"
 """Letters of the rows that a controller gets to see."""
 _ROWS: dict[str, set[str]] = {}
@@ -70,7 +70,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 def _by_letter(rows: set[str]) -> str:
     counts = Counter(row[0] for row in rows)
-    return ", ".join(f"{letter} {counts[letter]}" for letter in "YGDMJAL" if counts[letter])
+    return ", ".join(f"{letter} {counts[letter]}" for letter in "YGDMJALQ" if counts[letter])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -293,6 +293,14 @@ def test_q14_nobody_is_told_that_pages_of_others_may_ask(method, client):
     assert client.head("/health/ready").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/reload", "/admin", "/flush", "/shutdown", "/v2/repository/index", "/debug/pprof"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_q18_there_is_nothing_that_an_outsider_could_administer(method, path, client):
+    assert client.request(method, path).status_code == 404
+
+
 @pytest.mark.parametrize("name", ["x-mainspring-version", "x-mainspring-revision", "x-shadow"])
 def test_q17_a_header_that_asks_for_another_model_changes_nothing(name, client):
     answer = client.post("/invocations", content=ROW, headers={**JSON, name: "other"})
