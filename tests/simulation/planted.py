@@ -53,7 +53,7 @@ SERVING: Final = (
         _TRAFFIC,
         "if champion is None or not is_ready(r, champion):\n        return\n    if leaving",
         "if champion is None:\n        return\n    if leaving",
-        scene="dies_as_champion",
+        scene="meddled",
     ),
     planted(
         "hands-over-at-once",
@@ -235,7 +235,6 @@ TELLING: Final = (
         "if seen.model.spec.suspend:",
         'if seen.model.spec.suspend and seen.url == "none":',
         scene="suspended",
-        seed=1,
     ),
     planted(
         "progresses-for-ever",
@@ -244,6 +243,7 @@ TELLING: Final = (
         "return Plan(status=status, conditions=(*_conditions(STALLED, reason, message), *more))",
         "return Plan(status=status, conditions=(*_conditions(RECONCILING, reason, message), *more))",
         scene="fails_for_good",
+        seed=1,
     ),
     planted(
         "orphans-the-tasks",
@@ -273,8 +273,9 @@ TELLING: Final = (
         "events-by-a-counter",
         "Events are named by a counter, so that one transition is told twice after a crash.",
         "reconcile/report.py",
-        "{short(digest([reason, text, timestamp(now)]), 16)}",
-        '{_event.__dict__.setdefault("n", []).append(1) or len(_event.__dict__["n"]):016d}',
+        "    name = f\"{meta['name'][:40]}.{short(digest([reason, text, timestamp(now)]), 16)}\"",
+        "    _event.__dict__['n'] = count = _event.__dict__.get('n', 0) + 1\n"
+        "    name = f\"{meta['name'][:40]}.{count:016d}\"",
         scene="looked_at_twice",
     ),
     planted(

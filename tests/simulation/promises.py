@@ -351,7 +351,7 @@ class Promises(Shared):
         if said.get("reason") != "RolledBack" or not up:
             return
         stake(True, "S5", "it is said that a challenger was rolled back")
-        left = {n: s for n, s in self.spread(seat, model).items() if is_of(n, back.get("revision", ""))}
+        left = {n: s for n, s in self.spread_now(seat, model).items() if is_of(n, back.get("revision", ""))}
         must(not left, "S5", f"{back.get('revision')} was rolled back and still gets {left}")
 
     def _event(self, event: Manifest) -> None:

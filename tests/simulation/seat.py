@@ -34,6 +34,8 @@ class Seen:
 
     def __init__(self) -> None:
         self.objects: dict[Key, Manifest | None] = {}
+        self.changed: dict[Key, Manifest | None] = {}
+        """What the look itself has made, None: deleted."""
         self.heads: list[Head] = []
         self.counters: Mapping[str, float] | None = None
         """None: not read, or it could not be."""
@@ -44,11 +46,11 @@ class Seen:
         return self.objects.get(Key(kind, namespace, name)) or {}
 
     def note(self, verb: str, what: Any) -> None:
-        """Take in what the look itself has changed about the split of the requests."""
-        if verb == "delete" and what.kind == "Deployment":
-            self.objects[what] = None
+        """Remember what the look itself has changed about the split of the requests."""
+        if verb == "delete":
+            self.changed[what] = None
         elif verb == "apply" and what["kind"] == "HTTPRoute":
-            self.objects[key_of(what)] = what
+            self.changed[key_of(what)] = what
 
     def kind(self, kind: str, namespace: str) -> list[Manifest]:
         """Find all objects of a kind that were read."""

@@ -39,6 +39,15 @@ class Shared(Decided):
         namespace = model["metadata"]["namespace"]
         return truth.shares(seat.seen.one("HTTPRoute", namespace, model["metadata"]["name"]))
 
+    def spread_now(self, seat: Seat, model: Manifest) -> dict[str, int]:
+        """Say how the requests are split after what the look itself has changed."""
+        namespace, changed = model["metadata"]["namespace"], seat.seen.changed
+        if self.arena.cast.by_servers:
+            present = self.servers(seat, model).items()
+            return truth.shares_of_servers(d for n, d in present if Key("Deployment", namespace, n) not in changed)
+        route = changed.get(Key("HTTPRoute", namespace, model["metadata"]["name"]))
+        return truth.shares(route) if route else self.spread(seat, model)
+
     def serving(self, seat: Seat, model: Manifest) -> str:
         """Name the champion by the ledger, or by the status where that was never read."""
         entries = self.chain(seat, model)
