@@ -4,7 +4,7 @@ A request through httpx's own connections costs 1.2 ms of processor time, throug
 operator that looks after a thousand models makes tens of thousands at its start.  All else stays httpx: requests,
 limits, errors.  Where aiohttp is missing, or a proxy is in the way, httpx takes its own connections.
 
-httpx-aiohttp (0.2.0, BSD-3-Clause, 10 ms to import) does the same; it was tried against the tests of this file.  It
+httpx-aiohttp (0.2.0, BSD-3-Clause, 10 ms to import) does the same and was tried on the tests of this file.  It
 tells of a server that hung up after it had a request as ConnectTimeout, which says that nothing was sent: a write
 would count as safe to repeat.  Answers that are no HTTP escape as errors of aiohttp; cookies are kept.  What would
 be left to write here, the session and the translation of errors, is most of this file.
