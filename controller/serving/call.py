@@ -19,7 +19,7 @@ import orjson
 from controller.clients.errors import Denied
 from controller.serving import exchange
 from controller.serving.compare import Comparer
-from controller.serving.engine import Engine, Served
+from controller.serving.engine import Engine, RowFailed, Served
 from controller.serving.exchange import Head, Left, Refused
 from controller.serving.invocations import BODY_MAX_BYTES, BadRequest
 from controller.serving.metrics import Metrics
@@ -228,5 +228,7 @@ async def predicted(state: State, head: Head, parse: Any, data: bytes) -> Served
     except Refused:
         raise
     except Exception as error:
-        log.error("the model failed: %s", type(error).__name__, exc_info=True)
-        raise Refused(500, f"the model failed with {type(error).__name__}; the server's log says more") from error
+        cause = (error.__cause__ or error) if isinstance(error, RowFailed) else error
+        name = type(cause).__name__ + (f" for row {error.row}" if isinstance(error, RowFailed) else "")
+        log.error("the model failed with %s", name, exc_info=cause)
+        raise Refused(500, f"the model failed with {name}; the server's log says more") from error

@@ -30,6 +30,9 @@ INLINE_BYTES: Final = 65_536
 """Largest body that is read in the event loop."""
 SCORES_EVERY: Final = 10
 """Where probabilities need a call of their own, one request of so many is asked for them."""
+LOOK_ROWS: Final = 100
+LOOK_S: Final = 0.5
+"""How long, and among how many rows, the one is looked for that the model failed on."""
 _STRIKES: Final = 3
 
 log = logging.getLogger("mainspring.serving")
@@ -46,6 +49,14 @@ class Served:
     seen: Seen
     queue_s: float
     predict_s: float
+
+
+class RowFailed(Exception):
+    """The model raised for one row of a request; the cause is what it raised."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
 
 
 class Engine:
@@ -152,7 +163,22 @@ class Engine:
         except Exception as error:
             if (refusal := invocations.refusal(frame, error)) is not None:
                 raise refusal from error
+            if (row := self._failing(frame, error)) is not None:
+                raise RowFailed(row) from error
             raise
+
+    def _failing(self, frame: Any, error: Exception) -> int | None:
+        """Find the row of a batch that the model fails on when it is asked alone; None: no such row was found."""
+        until = time.monotonic() + LOOK_S
+        for row in range(min(len(frame), LOOK_ROWS) if len(frame) > 1 else 0):
+            try:
+                self._predictor.predict(frame.iloc[[row]].reset_index(drop=True))
+            except Exception as found:  # noqa: BLE001 - a model may raise anything; it is compared
+                if type(found) is type(error):
+                    return row
+            if time.monotonic() > until:
+                break
+        return None
 
     def _served(self, table: Table, came: float) -> Served:
         started = time.perf_counter()

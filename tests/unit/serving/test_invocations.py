@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from controller.serving.predict import request_body
 from tests.support.serving_client import client_of
@@ -260,6 +261,34 @@ def test_a_models_own_fault_is_500_without_a_traceback_and_counted(what, said, c
         assert answer.json() == {"error_code": "INTERNAL_ERROR", "message": said}
         assert 'mainspring_requests_total{status="500"} 1.0' in client.get("/metrics").text
         assert send(client, {"instances": [{"what": "fine"}]}).json() == {"predictions": [1.5]}
+
+
+class Picky:
+    """A model that fails on one kind of row."""
+
+    feature_names_in_ = ("what",)
+
+    def predict(self, rows):
+        if "odd" in list(rows["what"]):
+            raise KeyError("odd")
+        return [1.0] * len(rows)
+
+
+def test_q19_the_row_that_a_model_failed_on_is_named_and_no_row_is_answered():
+    with client_of(Picky()) as client:
+        answer = send(client, {"instances": [{"what": w} for w in ("even", "odd", "even")]})
+        assert answer.status_code == 500
+        assert answer.json()["message"] == "the model failed with KeyError for row 1; the server's log says more"
+
+
+def test_a_number_that_is_too_large_for_the_model_is_named(table, target):
+    forest = RandomForestClassifier(3, random_state=1).fit(table[["age", "income"]], target)
+    with client_of(forest, request_body(table[["age", "income"]].head(1))) as client:
+        answer = send(client, {"instances": [[1, 2], [3, 1e300]]})
+        assert (answer.status_code, answer.json()["message"]) == (
+            400,
+            "row 1, column 'income': a number of the size 1e+300 is too large for the model",
+        )
 
 
 def test_q21_a_model_that_hangs_gets_504_then_429_and_the_server_is_not_alive():
