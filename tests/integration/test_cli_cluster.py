@@ -125,6 +125,24 @@ def test_apply_creates_changes_and_leaves_alone(cluster, tmp_path):
         assert answer.out in (f"modelspec.mainspring.dev/other {word}\n",), answer.err
 
 
+def test_an_order_is_written_under_the_name_that_the_server_knows_and_ended(cluster):
+    said = cluster("rollback", "bikes", "--to", CHAMPION, "--reason", "recall fell", "--timeout", "0")
+    assert said.code == 0, said.err
+    assert f"to {CHAMPION} (version 1" in said.lines[0]
+    assert ", by order of admin, until " in said.lines[0]
+    (made,) = json.loads(cluster("get", "movr", "-o", "json").out)["items"]
+    model = json.loads(cluster("get", "mspec/bikes", "-o", "json").out)
+    assert made["spec"]["actor"] == "admin"
+    assert made["spec"]["digest"] == model["status"]["champion"]["digest"]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == model["metadata"]["uid"]
+    assert "not looked at yet" in cluster("explain", f"movr/{made['metadata']['name']}").lines[0]
+    dry = cluster("rollback", "bikes", "--to", CHAMPION, "--reason", "recall fell", "--dry-run")
+    assert dry.lines[-1] == "Nothing was changed.", dry.err
+    assert len(json.loads(cluster("get", "movr", "-o", "json").out)["items"]) == 1
+    ended = cluster("rollback", "bikes", "--end")
+    assert ended.out == f"modeloverride.mainspring.dev/{made['metadata']['name']} deleted\n"
+
+
 def test_suspend_and_resume_move_the_spec(cluster):
     assert cluster("suspend", "modelspec/bikes").out == (
         "modelspec/bikes suspended; what serves goes on serving\n"

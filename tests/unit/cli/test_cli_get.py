@@ -43,7 +43,7 @@ def test_a_kind_has_many_names(args, state):
 
 def test_wide_adds_commit_data_url_and_message_in_full(state):
     head, row = mainspring(state, "get", "mspec", "-o", "wide").lines
-    assert head.split()[-4:] == ["COMMIT", "DATA", "URL", "MESSAGE"]
+    assert head.split()[-6:] == ["OVERRIDDEN", "COMMIT", "DATA", "CHECKS", "URL", "MESSAGE"]
     assert "c506f45455933c98fab1a4caebd8be4c950a14e5" in row
     assert "gitblob:2219fecb861ae82ba2706e49a065c8d155e9f2a6" in row
     assert row.endswith("bikes-dd1196040a keeps serving.")
