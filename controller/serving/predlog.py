@@ -42,6 +42,10 @@ NOTHING, MATRIX, TEXT, FLOATS = b"-", b"M", b"J", b"F"
 """Forms: left out; float64, row after row; JSON with its length before it; float64, one per row."""
 LENGTH: Final = struct.Struct("<I")
 
+_CLASSES: dict[tuple[type, Scalar], bytes] = {}
+"""Predicted classes as they are written. Bounded by `_CLASSES_MOST`."""
+_CLASSES_MOST: Final = 1_000
+
 log = logging.getLogger("mainspring.serving")
 
 
@@ -73,9 +77,9 @@ class Config:
         return cls(**given)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """One answered request."""
+    """One answered request. Not frozen, since that would double what making one costs."""
 
     request_id: str
     time_us: int
@@ -309,12 +313,23 @@ def _predictions(values: Sequence[Scalar]) -> tuple[bytes, bytes]:
             return FLOATS, struct.pack(f"<{len(values)}d", *values)
         except struct.error:
             return TEXT, _text(list(values))
-    return TEXT, _text(list(values))
+    if len(values) > 1:
+        return TEXT, _text(list(values))
+    value = values[0]
+    key = (type(value), value)  # True and 1 are the same key otherwise
+    if (known := _CLASSES.get(key)) is None:
+        known = _text([value])
+        if len(_CLASSES) < _CLASSES_MOST:
+            _CLASSES[key] = known
+    return TEXT, known
 
 
 def _matrix(values: Any) -> bytes:
-    if hasattr(values, "dtype"):
-        return bytes(values.astype("<f8", order="C", copy=False).tobytes())
+    kind = getattr(values, "dtype", None)
+    if kind is not None:
+        # Row after row, however it lies in memory.
+        packed: bytes = values.tobytes() if kind.char == "d" else values.astype("<f8").tobytes()
+        return packed
     return b"".join([struct.pack(f"<{len(row)}d", *row) for row in values])
 
 

@@ -26,8 +26,8 @@ SHIP_ENV: Final = "MAINSPRING_LOG_SHIP"
 """Tells a server to start the shipper itself: JSON list of the arguments of `ship_log` besides the spool."""
 AGAIN_S: Final = 1.0
 """How often it is looked whether the shipper is still there."""
-LARGE_CELLS: Final = 2_000
-"""From so many values on, a request is packed in a thread."""
+LARGE_CELLS, LARGE_MATRIX = 2_000, 200_000
+"""From so many values on, as objects or as an array of numbers, a request is packed in a thread."""
 
 log = logging.getLogger("mainspring.serving")
 
@@ -111,7 +111,7 @@ class Logging:
         if not self.log.takes(record.request_id):
             return
         rows = len(record.predictions)
-        if rows * len(record.columns) < LARGE_CELLS:
+        if rows * len(record.columns) < (LARGE_MATRIX if hasattr(record.inputs, "dtype") else LARGE_CELLS):
             why = self.log.write(record)
         else:
             why = await asyncio.to_thread(self.log.write, record)
