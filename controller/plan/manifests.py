@@ -121,17 +121,11 @@ def training_job(
         pod = _cluster_job(pod, wanted, settings, runtime, secrets)
     queue = {LABEL_QUEUE: wanted.queue_name} if wanted and wanted.queue_name and settings.hardened else {}
     metadata = meta(name, revision.metadata.namespace, {**labels, **queue}, owner)
+    asked = {ANNOTATION_CHECKS: checks, ANNOTATION_AGAINST: champion, ANNOTATION_MEASURES: measures}
     return {
         "apiVersion": API_VERSIONS["Job"],
         "kind": "Job",
-        "metadata": {
-            **metadata,
-            "annotations": {
-                ANNOTATION_CHECKS: checks,
-                ANNOTATION_AGAINST: champion,
-                ANNOTATION_MEASURES: measures,
-            },
-        },
+        "metadata": {**metadata, "annotations": asked},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_s,
