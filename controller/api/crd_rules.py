@@ -10,28 +10,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 from controller.api.base import MODEL_NAME_MAX, MODEL_NAME_PATTERN, NAME_PATTERN
+from controller.api.crd_rule_parts import Rule
+from controller.api.crd_rule_parts import between as _between
+from controller.api.crd_rule_parts import path as _path
+from controller.api.crd_rule_parts import quoted as _quoted
+from controller.api.crd_rules_rollout import FIELDS as ROLLOUT_FIELDS
+from controller.api.crd_rules_rollout import OBJECTS as ROLLOUT_OBJECTS
 from controller.api.metrics import METRICS
 from controller.api.modelspec import FORBIDDEN_ENV
 from controller.api.pods import EXTENDED_PATTERN, QUALIFIED_PATTERN, RESOURCES
-from controller.api.rollout import BUILT_IN, PLACEHOLDER
-
-Rule = tuple[str, str]
-"""(CEL expression, message)."""
-
-
-def _quoted(names: list[str]) -> str:
-    return "[" + ", ".join(f"'{n}'" for n in names) + "]"
 
 
 def _any(fields: tuple[str, ...]) -> str:
     return " || ".join(f"has(self.{f})" for f in fields)
-
-
-def _between(low: str, high: str) -> Rule:
-    return (
-        f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
-        f"must be between {low} and {high}",
-    )
 
 
 _OF_COLUMN: Final = ("type", "maxNullFraction", "min", "max", "unique", "maxAge")
@@ -45,15 +36,6 @@ _OTHER: Final = "has(self.probe) || has(self.fairness) || has(self.report) || ha
 """Gates that judge no metric."""
 _TRAINER: Final = "(has(self.from) && self.from == 'Trainer')"
 _OWN: Final = "has(g.metric) && (!has(g.from) || g.from != 'Trainer') && g.metric"
-
-
-def _path(subject: str) -> Rule:
-    """Relative, normal, not inside `.git`; a `/` at the end is accepted where the model accepts it."""
-    return (
-        f"!{subject}.startsWith('/') && !{subject}.contains('//') && "
-        f"!{subject}.matches('(^|/)([.]|[.][.]|[.][gG][iI][tT])(/|$)')",
-        "must be a relative path without '..', '.', '//' and .git",
-    )
 
 
 _URL: Final[tuple[Rule, ...]] = (
@@ -220,60 +202,7 @@ OBJECT_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "from: Trainer goes with metric and a limit: direction Higher takes min, Lower takes max",
         ),
     ),
-    "Analysis": (
-        (
-            "has(self.metric) != has(self.prometheus)",
-            "set exactly one of metric and prometheus",
-        ),
-        (
-            "!has(self.prometheus) || !has(self.max) && !has(self.maxDuration)",
-            "with prometheus, max stands inside of it, beside the query",
-        ),
-        (
-            "!has(self.prometheus) || has(self.prometheus.min) || has(self.prometheus.max) || has(self.champion)",
-            "prometheus needs min, max or, beside it, champion",
-        ),
-        (
-            "!has(self.prometheus) || has(self.prometheus.direction) == has(self.champion)",
-            "prometheus.direction and champion go together",
-        ),
-        (
-            "!has(self.prometheus) || !has(self.prometheus.min) || !has(self.prometheus.max) || "
-            "self.prometheus.min <= self.prometheus.max",
-            "prometheus.min is above max",
-        ),
-        (
-            "!has(self.metric) || !(self.metric in ['prediction-drift', 'disagreement']) || "
-            "has(self.max) && !has(self.maxDuration) && !has(self.champion)",
-            "prediction-drift and disagreement take max: they always compare with the champion",
-        ),
-        (
-            "!(has(self.sample) || has(self.tolerance)) || has(self.metric) && self.metric == 'disagreement'",
-            "sample and tolerance go with disagreement",
-        ),
-        (
-            "!has(self.metric) || self.metric != 'request-error-rate' || !has(self.maxDuration) && "
-            "(has(self.max) || has(self.champion))",
-            "request-error-rate takes max, champion or both",
-        ),
-        (
-            "!has(self.metric) || !self.metric.startsWith('request-duration-') || !has(self.max) && "
-            "(has(self.maxDuration) || has(self.champion))",
-            "request-duration-* takes maxDuration, champion or both",
-        ),
-    ),
-    "Canary": (
-        (
-            "!has(self.measureEvery) || !has(self.interval) || "
-            "duration(self.measureEvery) <= duration(self.interval)",
-            "measureEvery is longer than the interval",
-        ),
-        (
-            "has(self.measureEvery) || !has(self.analysis) || "
-            "self.analysis.all(a, !has(a.failureLimit) || a.failureLimit == 1)",
-            "a failureLimit above 1 needs measureEvery",
-        ),
-    ),
+    **ROLLOUT_OBJECTS,
     "ModelSpecSpec": (
         (
             "self.data[0].name != 'holdout'",
@@ -336,20 +265,7 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
     ("ScanReport", "path"): ((_path("self")[0] + " && !self.endsWith('/')", _path("")[1]),),
     ("Gate", "cel"): (("self.matches('[^ ]')", "must not be empty"),),
     ("Canary", "interval"): (_between("1s", "604800s"),),
-    ("PrometheusQuery", "query"): (
-        (
-            f"self.findAll('[{{][{{]').size() == self.findAll('{PLACEHOLDER}').size()",
-            "known are {{ .version }}, {{ .revision }}, {{ .model }} and {{ .namespace }}",
-        ),
-    ),
-    ("Canary", "measureEvery"): (_between("1s", "604800s"),),
-    ("Canary", "analysis"): (
-        (f"self.all(a, !(a.name in {_quoted(list(BUILT_IN))}))", "that is the name of a built-in check"),
-        (
-            "self.filter(a, has(a.metric) && a.metric == 'disagreement').size() <= 1",
-            "disagreement comes twice: servers compare by one tolerance",
-        ),
-    ),
+    **ROLLOUT_FIELDS,
 }
 """Rules on single fields, by the names of model and field."""
 

@@ -16,7 +16,7 @@ from controller.api.data import RelativePath
 from controller.api.metrics import METRICS, Task
 from controller.api.pods import Autoscaling, PodTemplate, Resources, RouteSpec
 from controller.api.predictionlog import PredictionLog
-from controller.api.rollout import Canary
+from controller.api.rollout import Canary, SmokeTest
 
 Fairness = Literal[
     "DemographicParityDifference",
@@ -251,6 +251,8 @@ class Serving(Strict):
     accelerate: Literal["Auto", "Off"] = "Auto"
     """Auto: a faster form of the model answers, where it predicted the whole hold-out as the model does; status
     says which. Off: the model itself answers. A change replaces the servers one by one. Default Auto."""
+    smoke_test: SmokeTest | None = None
+    """A request that every server of a challenger must answer before it gets any other. Default: none."""
     canary: Canary = Canary()
     """How a challenger takes over."""
     rollback_window: RollbackWindow | None = None

@@ -11,7 +11,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from controller.api import git_rules
 from controller.api.base import Duration, Name, Strict, seconds, unique_names, within
+from controller.api.data import RelativePath
 
 LiveMetric = Literal[
     "request-error-rate",
@@ -21,6 +23,7 @@ LiveMetric = Literal[
     "prediction-drift",
     "disagreement",
 ]
+Word = Annotated[str, StringConstraints(max_length=256)]
 BuiltInName = Literal[
     "constant-predictions",
     "missing-values",
@@ -53,6 +56,52 @@ class LiveMargin(Strict):
     loss."""
     mode: Literal["Absolute", "Relative"] = "Absolute"
     """Absolute or Relative."""
+
+
+class SmokeExpect(Strict):
+    """What a server must answer to the request of a smoke test."""
+
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+    """Status of the answer. Default 200."""
+    rows: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """How many predictions."""
+    type: Literal["Number", "Text", "Boolean"] | None = None
+    """What every prediction is."""
+    min: float | None = None
+    """Smallest prediction; makes Number of the type."""
+    max: float | None = None
+    """Largest prediction; makes Number of the type."""
+    among: Annotated[tuple[Word, ...], Field(min_length=1, max_length=100)] | None = None
+    """Every prediction is one of these, as text."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        wanted = (self.rows, self.type, self.min, self.max, self.among)
+        if self.status != 200 and any(w is not None for w in wanted):
+            raise ValueError("predictions come with status 200 only")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if (self.min is not None or self.max is not None) and self.type not in (None, "Number"):
+            raise ValueError("min and max go with numbers")
+        return self
+
+
+class SmokeTest(Strict):
+    """A request that every server of a challenger must answer as expected before it gets any other."""
+
+    path: RelativePath
+    """File of the repository with the body of a request to /invocations: `.json` or `.csv`, at most 64 KiB."""
+    expect: SmokeExpect = SmokeExpect()
+    """What it must answer. Default: status 200."""
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if problem := git_rules.path_problem(value):
+            raise ValueError(problem)
+        if not value.endswith((".json", ".csv")):
+            raise ValueError(f"{value} must end in .json or .csv")
+        return value
 
 
 class PrometheusQuery(Strict):

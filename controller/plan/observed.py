@@ -36,6 +36,8 @@ class SourceSeen:
     """Digest of the selected files."""
     data: tuple[PinnedData, ...]
     """Every dataset of the spec, pinned at this commit."""
+    smoke: str = ""
+    """The request of the smoke test at this commit; empty: none is wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class DeploymentSeen:
     """Hash of what people chose about the servers, as it was applied."""
     image: str = ""
     """Image of the server container."""
+    smoke: str = ""
+    """The request that the servers had to answer first, as they were told; empty: none."""
     compare: str = ""
     """With whose answers the servers compare theirs, as they were told; empty: with nobody's."""
     uid: str = ""

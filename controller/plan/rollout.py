@@ -5,8 +5,9 @@ Traffic only ever goes to servers that are ready, and the champion keeps all of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from controller.api.base import human_seconds
 from controller.api.conditions import parse_timestamp
@@ -19,6 +20,9 @@ from controller.plan.actions import (
 from controller.plan.canary import begin, begins_again, judge_step, position
 from controller.plan.round import ModelPlan, Round, Served
 from controller.plan.verdict import Cause, Unknown
+
+_SMOKE: Final = re.compile(r'SmokeTestFailed[":,a-z ]*(smoke test: .*?)["}]*(?: \(started|$)')
+"""What a server says that failed its smoke test, as the pod's message tells it."""
 
 
 def keep_served(r: Round) -> None:
@@ -74,6 +78,9 @@ def _starting(r: Round, target: Served, challenger: ChallengerStatus) -> ModelPl
     limit = r.model.spec.serving.canary.progress_deadline_seconds
     servers = r.seen.deployments.get(target.deployment)
     detail = f": {servers.message}" if servers and servers.message else ""
+    if failed := _SMOKE.search(servers.message if servers else ""):
+        said = failed[1].replace('\\"', '"')
+        return give_back(r, target, Cause("SmokeTestFailed", f"servers of {target.revision} fail the {said}"))
     if waited > limit:
         message = f"servers of {target.revision} are not ready after {human_seconds(waited)}{detail}"
         return give_back(r, target, Cause("ProgressDeadlineExceeded", message))

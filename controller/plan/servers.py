@@ -24,7 +24,7 @@ from controller.api.meta import (
     Manifest,
 )
 from controller.api.pods import Autoscaling
-from controller.api.rollout import Analysis
+from controller.api.rollout import Analysis, SmokeTest
 from controller.plan import naming, pods
 from controller.plan.manifests import ONE_THREAD, meta
 from controller.plan.pods import PLAIN, SERVER_IMAGE, SHIP, PodSecrets, PodSettings
@@ -41,6 +41,8 @@ ANNOTATION_ROUTE: Final = f"{GROUP}/route"
 """On routes: hash of the Gateways and host names; another one is applied at once."""
 ANNOTATION_COMPARE: Final = f"{GROUP}/compare"
 """On Deployments: with whose answers the servers compare theirs, as they were told when they were made."""
+ENV_SMOKE: Final = "MAINSPRING_SMOKE_TEST"
+"""Variable of servers: the request that they must answer first, and how."""
 ANNOTATION_SERVE: Final = f"{GROUP}/serve"
 """On Deployments: hash of what people chose about the servers; another one is a rolling change."""
 
@@ -61,10 +63,11 @@ def deployment(
     settings: PodSettings = PLAIN,
     log: Logged | None = None,
     compare: str = "",
+    smoke: str = "",
 ) -> Manifest:
     """Build the servers of one revision: fetched by digest, verified before load, ready once they predicted.
 
-    `compare`: what `comparison` wrote; empty: they compare with nobody.
+    `compare`: what `comparison` wrote; empty: they compare with nobody. `smoke`: what `smoke_test` wrote.
     """
     labels = naming.labels(model.metadata.name, revision)
     pod_labels = {**labels, LABEL_DEPLOYMENT: name, LABEL_COMPONENT: "server"}
@@ -74,6 +77,7 @@ def deployment(
         "MAINSPRING_VERSION": version,
         "MAINSPRING_COMMIT": commit,
         **_told_to_compare(compare),
+        **({ENV_SMOKE: smoke} if smoke else {}),
         **_chosen_form(model),
     }
     pod = _server_pod(run, digest, tracking_uri, env)
@@ -118,6 +122,12 @@ def comparison(url: str, rule: Analysis) -> str:
     """Write down with whose answers servers compare theirs: what the annotation says, and the servers are told."""
     share, tolerance = (COMPARED if given is None else given for given in (rule.sample, rule.tolerance))
     return json.dumps({"share": share, "tolerance": tolerance, "url": url}, sort_keys=True)
+
+
+def smoke_test(body: str, rule: SmokeTest) -> str:
+    """Write down the request that a server must answer before any other, and how: its variable `ENV_SMOKE`."""
+    media = "application/json" if rule.path.endswith(".json") else "text/csv"
+    return json.dumps({"body": body, "type": media, "expect": dump(rule.expect)}, sort_keys=True)
 
 
 def _told_to_compare(compare: str) -> dict[str, str]:

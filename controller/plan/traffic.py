@@ -13,7 +13,7 @@ from controller.api.pods import Autoscaling, challengers, reachable
 from controller.plan import predlog, recall
 from controller.plan import servers as objects
 from controller.plan.actions import ApplyManifest, DeleteManifest, SetAlias, SetWeights
-from controller.plan.observed import DeploymentSeen
+from controller.plan.observed import DeploymentSeen, SourceSeen
 from controller.plan.predlog import Logged
 from controller.plan.revision import registry_name
 from controller.plan.round import Round, Served
@@ -51,6 +51,7 @@ def ensure_servers(r: Round, served: Served, why: Cause, replicas: int | None = 
             settings=r.seen.pods,
             log=log_of(r, found),
             compare=_compared(r, served, found),
+            smoke=_tested(r, served, found),
         )
         if found is not None and scaled:
             # The number is not ours: it goes back as it is, or not at all where it has changed meanwhile.
@@ -101,6 +102,14 @@ def _compared(r: Round, served: Served, found: DeploymentSeen | None) -> str:
     # The router has a path for every Service beside that of the model.
     beside = r.seen.url.rpartition("/")[0]
     return objects.comparison(f"{beside}/{champion.deployment}", rule) if beside else as_told
+
+
+def _tested(r: Round, served: Served, found: DeploymentSeen | None) -> str:
+    """Say which request servers must answer before any other: as they were told, or as the commit of now says."""
+    rule, source = r.model.spec.serving.smoke_test, r.seen.source
+    if found is not None or rule is None or served.revision != r.rolling or recall.returns(r, served):
+        return found.smoke if found is not None else ""
+    return objects.smoke_test(source.smoke, rule) if isinstance(source, SourceSeen) and source.smoke else ""
 
 
 def log_of(r: Round, found: DeploymentSeen | None) -> Logged | None:

@@ -24,6 +24,7 @@ from controller.api.meta import (
     Manifest,
 )
 from controller.api.modelspec import Ref
+from controller.api.rollout import SmokeTest
 from controller.api.validation import Checked, check_text
 from controller.clients.errors import ClientError, Denied, NotFound
 from controller.clients.git_types import GitRef, Head, TreeEntry
@@ -47,6 +48,8 @@ _OURS: dict[str, bool] = {}
 _OURS_MOST = 100_000
 _READING: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 YAML_LIMIT = 262_144
+SMOKE_LIMIT = 65_536
+"""Largest request of a smoke test, bytes: it is part of a pod."""
 GIT_PATIENCE_S = 1.0
 """How often a look that waits for Git sees whether a person has ordered something meanwhile, seconds."""
 _TOO_LARGE = b"# mainspring.dev\n" + b" " * YAML_LIMIT
@@ -248,7 +251,11 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
                 return _missing(f"check {check.name}: {path}", path, by_path, label)
             message = f"check {check.name}: {path} is not among source.paths, so a change of it would not be seen"
             return Refused("RuleInvalid", message)
+    smoke = await _smoke_test(world, url, head.commit, spec.serving.smoke_test, by_path, label)
+    if isinstance(smoke, Refused):
+        return smoke
     return SourceSeen(
+        smoke=smoke,
         commit=head.commit,
         label=label,
         author=head.author,
@@ -256,6 +263,30 @@ async def _selected(world: World, parsed: ModelSpec, head: Head, label: str) -> 
         files=files_digest(chosen),
         data=data,
     )
+
+
+async def _smoke_test(
+    world: World,
+    url: str,
+    commit: str,
+    rule: SmokeTest | None,
+    by_path: dict[str, TreeEntry],
+    label: str,
+) -> str | Refused:
+    """Read the request of the smoke test; empty where none is wanted."""
+    if rule is None:
+        return ""
+    entry = by_path.get(rule.path)
+    if entry is None:
+        return _missing(f"serving.smokeTest.path: {rule.path}", rule.path, by_path, label)
+    if entry.size > SMOKE_LIMIT:
+        size = f"{rule.path} has {entry.size:,} bytes"
+        return Refused("SmokeTestInvalid", f"serving.smokeTest.path: {size}, more than {SMOKE_LIMIT:,}")
+    found = await world.git.read_many(url, commit, [rule.path], limit=SMOKE_LIMIT)
+    try:
+        return found[rule.path].decode()
+    except UnicodeDecodeError:
+        return Refused("SmokeTestInvalid", f"serving.smokeTest.path: {rule.path} is no text in UTF-8")
 
 
 def _missing(what: str, path: str, by_path: dict[str, TreeEntry], label: str) -> Refused:

@@ -14,6 +14,7 @@ from controller.plan.servers import (
     ANNOTATION_COMPARE,
     ANNOTATION_ROUTE,
     ANNOTATION_SERVE,
+    ENV_SMOKE,
     LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
 )
@@ -37,13 +38,20 @@ def deployment(manifest: Manifest, pods: Sequence[Manifest]) -> DeploymentSeen:
         revision=manifest["metadata"]["labels"][LABEL_REVISION],
         replicas=wanted,
         ready=ready,
-        message=redact(_why_missing(name, status, pods))[:300] if ready < wanted else "",
+        message=redact(_why_missing(name, status, pods))[:600] if ready < wanted else "",
         serve=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_SERVE, ""),
+        smoke=_told(manifest, ENV_SMOKE),
         compare=(manifest["metadata"].get("annotations") or {}).get(ANNOTATION_COMPARE, ""),
         image=manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""),
         uid=manifest["metadata"]["uid"],
         version=manifest["metadata"].get("resourceVersion", ""),
     )
+
+
+def _told(manifest: Manifest, variable: str) -> str:
+    """Read a variable of the servers; empty where they have none of that name."""
+    env = manifest["spec"]["template"]["spec"]["containers"][0].get("env", ())
+    return next((str(e.get("value", "")) for e in env if e["name"] == variable), "")
 
 
 def _why_missing(name: str, status: Manifest, pods: Sequence[Manifest]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import uvicorn
 
 from controller.clients.errors import NotFound
-from controller.serving import app, compare, faster, invocations, loader, predlog_server, step, workers
+from controller.serving import app, compare, faster, invocations, loader, predlog_server, smoke, step, workers
 from controller.serving.call import BODY_S, Identity, State
 from controller.serving.compare import Comparer
 from controller.serving.engine import Engine
@@ -106,8 +106,10 @@ def _serve(given: argparse.Namespace) -> None:
     state.metrics.serves(predictor.form.name if predictor.form is not None else "")
     state.log = predlog_server.of_environment(state.identity, state.engine.kinds, state.metrics)
     log.info("serving %s on %s:%s%s", given.digest, given.host, given.port, state.unready and f", {state.unready}")
+    application = app.build(state)
+    smoke.pass_test(application)
     config = uvicorn.Config(
-        app.build(state),
+        application,
         host=given.host,
         port=given.port,
         log_level="warning",

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from controller.api.meta import Key
+from controller.api.meta import LABEL_REVISION, Key, Manifest, key_of, owner_reference
+from controller.api.reports import Termination
 from controller.reconcile.world import PrometheusPort
+from controller.serving.step import termination_text
 from tests.support.hard_simulation import HardSimulation
 from tests.support.simulation import START
 
@@ -32,6 +34,8 @@ class PredictingSimulation(HardSimulation):
     """Revision → share of its compared rows that the champion predicts otherwise."""
     asked: set[str] = field(default_factory=set)
     """Whose answers servers compared theirs with."""
+    smoke: Callable[[str], str] = lambda _: ""
+    """Revision → what its servers fail in their smoke test; empty: they pass it."""
     prometheus: PrometheusPort | None = None
     """What checks of canaries ask."""
 
@@ -43,6 +47,39 @@ class PredictingSimulation(HardSimulation):
         """Ask the Prometheus of the test."""
         assert self.prometheus is not None
         return await self.prometheus.value(query, server)
+
+    async def _run_deployment(self, deployment: Manifest) -> None:
+        """Let servers fail their smoke test as the kubelet would tell it: ended, and started again in vain."""
+        revision = deployment["metadata"]["labels"].get(LABEL_REVISION, "")
+        env = {e["name"]: e["value"] for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+        problem = self.smoke(revision)
+        if not problem or "MAINSPRING_SMOKE_TEST" not in env:
+            await super()._run_deployment(deployment)
+            return
+        status = {"replicas": deployment["spec"]["replicas"], "readyReplicas": 0}
+        await self.store.patch_status(key_of(deployment), status, uid=deployment["metadata"]["uid"])
+        pod = await self.store.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"{deployment['metadata']['name']}-0",
+                    "namespace": "default",
+                    "labels": deployment["spec"]["template"]["metadata"]["labels"],
+                    "ownerReferences": [owner_reference(deployment)],
+                },
+                "spec": {"containers": [{"name": "server"}]},
+            }
+        )
+        said = termination_text(Termination(outcome="Invalid", reason="SmokeTestFailed", message=problem))
+        waiting = {"reason": "CrashLoopBackOff", "message": f"back-off 10s restarting pod {'x' * 120}"}
+        server = {
+            "name": "server",
+            "ready": False,
+            "state": {"waiting": waiting},
+            "lastState": {"terminated": {"exitCode": 3, "message": said}},
+        }
+        await self.store.patch_status(key_of(pod), {"containerStatuses": [server]}, uid=pod["metadata"]["uid"])
 
     async def _serve(self, seconds: float) -> None:
         at = (self.clock.moment - START).total_seconds()

@@ -58,6 +58,11 @@ def analysis(rule: str, canary: str = "interval: 60s") -> bytes:
     return changed(("minReplicas: 2", f"canary: {{{canary}, analysis: [{{name: a, {rule}}}]}}"))
 
 
+def smoke(test: str) -> bytes:
+    """Ask for a smoke test."""
+    return changed(("minReplicas: 2", f"smokeTest: {{{test}}}"))
+
+
 def gate(*lines: str) -> bytes:
     """Say something else in the one gate."""
     return changed(("      metric: f1\n      min: 0.85\n", "".join(f"      {line.rstrip()}\n" for line in lines)))
@@ -130,6 +135,12 @@ CASES: dict[str, bytes] = {
             "{name: b, metric: disagreement, max: 0.2}]}",
         )
     ),
+    "Y21-smoke": smoke('path: tests/smoke.json, expect: {rows: 2, type: Text, among: ["yes", "no"]}'),
+    "Y21-smoke-elsewhere": smoke("path: ../smoke.json"),
+    "Y21-smoke-of-what": smoke("path: tests/smoke.txt"),
+    "Y21-smoke-refused-with-rows": smoke("path: smoke.csv, expect: {status: 400, rows: 2}"),
+    "Y21-smoke-upside-down": smoke("path: smoke.csv, expect: {min: 2, max: 1}"),
+    "Y21-smoke-of-text-with-min": smoke("path: smoke.csv, expect: {type: Text, min: 2}"),
     "Y21-limit-never-reached": analysis("metric: request-error-rate, max: 0.1, failureLimit: 2"),
     "Y21-limit-too-high": analysis(
         "metric: request-error-rate, max: 0.1, failureLimit: 5", "interval: 60s, measureEvery: 20s"

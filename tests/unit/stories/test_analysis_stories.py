@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ async def sales_that_fall_go_back(s: PredictingSimulation) -> None:
     assert {q for q, _ in sales.asked} == {'sales{version="1"}', 'sales{version="2"}'}
 
 
-DISAGREEMENT = {"name": "same", "metric": "disagreement", "max": 0.05, "sample": 0.5}
+DISAGREEMENT: dict[str, Any] = {"name": "same", "metric": "disagreement", "max": 0.05, "sample": 0.5}
 
 
 async def a_model_that_disagrees_goes_back(s: PredictingSimulation) -> None:
@@ -183,6 +184,54 @@ async def a_model_that_agrees_goes_on_and_its_servers_stay(s: PredictingSimulati
     assert s.asked == {f"http://127.0.0.1:8080/default/{old}"}
 
 
+SMOKE: dict[str, Any] = {"path": "smoke.json", "expect": {"rows": 1, "type": "Number"}}
+REQUEST = b'{"dataframe_records": [{"temp": 20}]}'
+
+
+async def smoke_test(s: PredictingSimulation) -> None:
+    """Serve the first commit, then roll out one whose servers must answer a request first."""
+    manifest = canary()
+    manifest["spec"]["serving"]["smokeTest"] = SMOKE
+    s.git.commit("Predict bikes", {**FIRST, "smoke.json": REQUEST})
+    await s.store.apply(manifest)
+    await s.run(60)
+    s.told_before = s.writes[0]
+    s.git.commit("More trees", {"quality": b"50"})
+    await s.run(60)
+
+
+async def a_smoke_test_that_fails_keeps_all_requests_away(s: PredictingSimulation) -> None:
+    s.smoke = only(NEW, "smoke test: prediction 1 is 'much', not a Number", "")
+    await smoke_test(s)
+    message = (await s.condition())["message"]
+    assert f"servers of {NEW} fail the smoke test: prediction 1 is 'much', not a Number. {OLD} serves" in message
+    assert await s.shares() == {OLD: 100}
+    assert not [k for k in s.traffic.counted if k.startswith(NEW)], "it never got a request"
+
+
+async def a_smoke_test_that_passes_is_part_of_the_servers(s: PredictingSimulation) -> None:
+    await smoke_test(s)
+    told = {}
+    for deployment in await s.store.list("Deployment"):
+        env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        (text,) = (e["value"] for e in env if e["name"] == "MAINSPRING_SMOKE_TEST")
+        told[deployment["metadata"]["name"].rpartition("-")[0]] = json.loads(text)
+    want = {"body": REQUEST.decode(), "type": "application/json", "expect": {"status": 200, **SMOKE["expect"]}}
+    assert told == {OLD: want, NEW: want}
+    await s.run(160)
+    assert await s.shares() == {NEW: 100}
+
+
+async def a_smoke_test_whose_file_is_missing_stops_the_model(s: PredictingSimulation) -> None:
+    s.git.commit("Predict bikes", FIRST)
+    manifest = canary()
+    manifest["spec"]["serving"]["smokeTest"] = SMOKE
+    await s.store.apply(manifest)
+    await s.run(20)
+    assert (await s.condition())["reason"] == "PathNotFound"
+    assert "serving.smokeTest.path: smoke.json is not in main@sha1:" in (await s.condition())["message"]
+
+
 STORIES: dict[str, Story] = {
     f.__name__: f
     for f in (
@@ -198,6 +247,9 @@ STORIES: dict[str, Story] = {
         slower_than_the_champion_is_a_matter_of_the_margin,
         figures_are_away_when_the_step_begins,
         sales_that_fall_go_back,
+        a_smoke_test_that_fails_keeps_all_requests_away,
+        a_smoke_test_that_passes_is_part_of_the_servers,
+        a_smoke_test_whose_file_is_missing_stops_the_model,
         a_model_that_disagrees_goes_back,
         a_model_that_agrees_goes_on_and_its_servers_stay,
     )
@@ -212,7 +264,12 @@ def test_story_ends_as_told_and_reads_as_in_its_golden_file(name: str, request: 
     assert transcript == golden(GOLDEN / f"{name}.txt", transcript, request)
 
 
-CRASHING = (one_class_for_everybody_goes_back, one_bad_measurement_of_two_is_borne, two_bad_measurements_go_back)
+CRASHING = (
+    a_smoke_test_that_fails_keeps_all_requests_away,
+    one_class_for_everybody_goes_back,
+    one_bad_measurement_of_two_is_borne,
+    two_bad_measurements_go_back,
+)
 
 
 @pytest.mark.parametrize("story", CRASHING, ids=lambda f: f.__name__)
