@@ -11,7 +11,7 @@ from controller.api.conditions import timestamp
 from controller.api.meta import LABEL_REVISION, Manifest, key_of
 from controller.clients.errors import ClientError
 from tests.simulation.arena import Arena
-from tests.simulation.specs import FIRST, file, spec
+from tests.simulation.specs import BROKEN, FIRST, file, spec
 
 QUALITIES = (b"60", b"55", b"50", b"45", b"40", b"70", b"120")
 
@@ -60,7 +60,9 @@ async def remove_file(arena: Arena, rng: random.Random) -> None:
 async def models_in_git(arena: Arena, rng: random.Random) -> None:
     """A file of a ModelSpec comes, changes, breaks or goes."""
     name = rng.choice(("cars", "trains", "ships"))
-    content = rng.choice((file(name), file(name, suspend=True), None, b"kind: [", file(name) + b"---\n: :\n"))
+    content = rng.choice(
+        (file(name), file(name, suspend=True), None, b"kind: [", BROKEN, file(name) + b"---\n: :\n")
+    )
     if arena.cast.repository:
         arena.git.push(f"File of {name}", {f"models/{name}.yaml": content})
 
@@ -154,7 +156,7 @@ async def by_hand(arena: Arena, rng: random.Random) -> None:
     for found in (await arena.store.list(kind))[:1]:
         labels = dict(found["metadata"]["labels"])
         if rng.random() < 0.5:
-            labels.pop(LABEL_REVISION)
+            labels.pop(LABEL_REVISION, None)
         namespace = found["metadata"]["namespace"]
         meta = {"name": f"by-hand-{rng.randint(1, 3)}", "namespace": namespace, "labels": labels}
         made = await arena.store.apply({**found, "metadata": meta, "status": {}})

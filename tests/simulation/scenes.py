@@ -29,7 +29,7 @@ from tests.simulation.leading import (
     served,
     status,
 )
-from tests.simulation.specs import file, spec
+from tests.simulation.specs import BROKEN, file, spec
 
 Play = Callable[[Arena, random.Random], Awaitable[object]]
 
@@ -328,7 +328,7 @@ async def files_break(arena: Arena, rng: random.Random) -> None:
     arena.promises.foreign.add(str(own))
     arena.git.push("Break cars", {"models/cars.yaml": b"kind: ["})
     await rest.pass_quietly(arena, 30)
-    arena.git.push("Rename trains, and break it", {"models/trains.yaml": None, "models/more.yaml": b"kind: ["})
+    arena.git.push("Rename trains, and break it", {"models/trains.yaml": None, "models/more.yaml": BROKEN})
     await rest.pass_quietly(arena, 30)
     arena.git.push("Take that back", {"models/trains.yaml": both["models/trains.yaml"], "models/more.yaml": None})
     arena.git.down = True

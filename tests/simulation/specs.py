@@ -14,6 +14,9 @@ from tests.support.simulation import URL
 
 FIRST = {"train.py": b"fit()", "quality": b"60", "data.csv": b"1,2", "README.md": b"hello"}
 
+BROKEN = f"apiVersion: {API_VERSION}\nkind: [".encode()
+"""A file of ours that cannot be read; without the first line it would be anybody's."""
+
 
 def spec(name: str, namespace: str = "default", **changes: Any) -> Manifest:
     """Build a ModelSpec of the walk; beside the namespace `default` its environment has a name of its own."""
