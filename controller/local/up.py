@@ -62,7 +62,12 @@ class LocalMode:
         # Only `fetch` may read Git: the mirrors hold every hold-out row, and the training must not be led there.
         fetch = {"MAINSPRING_GIT_FILE_ROOTS": roots, "MAINSPRING_MIRRORS": str(where.mirrors)}
         trusted = {KEYS_ENV: public_text(trusted_keys(where))}
-        step_env = {"fetch": {**fetch, **data_settings(os.environ, Path.home())}, "fetch-model": trusted}
+        step_env = {
+            "fetch": {**fetch, **data_settings(os.environ, Path.home())},
+            "fetch-model": trusted,
+            # Of the log's shipper, which a server starts here.
+            "server": store_settings(os.environ, Path.home()),
+        }
         most = output_limit(os.environ)
         runner = Runner(store, where.run, env=env, step_env=step_env, router_port=router_port, output_bytes=most)
         await runner.sync()
@@ -103,6 +108,17 @@ def data_settings(environment: Mapping[str, str], home: Path) -> dict[str, str]:
     places = {name: environment.get(name) or str(home / ".aws" / file) for name, file in files.items()}
     found = {name: place for name, place in places.items() if Path(place).is_file()}
     return {**{name: environment[name] for name in told if environment.get(name)}, **found}
+
+
+def store_settings(environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    """Choose what the shipper of the prediction log is told about stores: names of files, accounts and addresses.
+
+    Never a credential itself, as with `data_settings`.
+    """
+    told = ("AWS_ENDPOINT_URL", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT")
+    found = {name: environment[name] for name in told if environment.get(name)}
+    of_data = data_settings(environment, home)
+    return {**{k: v for k, v in of_data.items() if k.startswith("AWS_")}, **found}
 
 
 def output_limit(environment: Mapping[str, str]) -> int:

@@ -235,6 +235,36 @@ def test_a_spool_that_cannot_be_written_costs_records_and_no_request(tmp_path):
     assert written.lost == {"spool_error": 1}
 
 
+FULL = """
+import json, resource, signal, sys
+from pathlib import Path
+from controller.serving.predlog import Config, PredictionLog, Record
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_007, 10_007))
+told = {"": 0}
+def lost(why, rows):
+    told[why] = told.get(why, 0) + rows
+def recorded(rows):
+    told[""] += rows
+log = PredictionLog(Config(spool=Path(sys.argv[1])), {}, {}, recorded=recorded, lost=lost)
+for n in range(300):
+    log.record(Record(f"q{n}", 1_000_000 * n, ("a",), [[float(n)]], [1.0]))
+log.close()
+print(json.dumps(told))
+"""
+
+
+def test_f26_a_file_that_takes_no_more_keeps_whole_records_and_the_rest_is_counted(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    (segment,) = spool.segments(tmp_path)
+    assert spool.is_finished(segment), "the lock tells, though there was no room for the end mark"
+    parts = Parts(segment)
+    assert told == {"": parts.rows, "spool_error": 300 - parts.rows}
+    assert (parts.rows > 50, parts.lost, parts.torn) == (True, 0, False)
+    assert "counted in mainspring_log_lost_total" in done.stderr
+
+
 def test_an_old_segment_is_finished_without_a_further_request(tmp_path):
     written = Written(tmp_path, segment_age_s=0.05)
     written.request("q")
