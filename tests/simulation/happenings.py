@@ -20,7 +20,7 @@ from tests.simulation import people, rest, truth
 from tests.simulation.arena import Arena
 from tests.simulation.specs import FIRST, file, repository, spec
 
-Happening = Callable[[Arena, random.Random], Awaitable[None]]
+Happening = Callable[[Arena, random.Random], Awaitable[object]]
 _STRANGER = Signer(Ed25519PrivateKey.from_private_bytes(b"x" * 32))
 
 

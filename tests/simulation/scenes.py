@@ -7,7 +7,7 @@ machines do what leads there, and ends in the middle of it or after.  It never j
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,6 @@ from tests.simulation.leading import (
     status,
 )
 from tests.simulation.specs import BROKEN, file, spec
-
-Play = Callable[[Arena, random.Random], Awaitable[object]]
 
 # -- canaries ----------------------------------------------------------------------------------------------------
 
@@ -348,7 +346,7 @@ async def files_break(arena: Arena, rng: random.Random) -> None:
 class Scene:
     """A scene, whom it needs, and what it puts at stake."""
 
-    play: Play
+    play: happenings.Happening
     stakes: tuple[str, ...]
     cast: Mapping[str, Any] = field(default_factory=dict)
     """What a walk that begins with it changes in its cast."""
