@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Final
 
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -87,6 +87,21 @@ def _takes_gzip(accepted: bytes) -> bool:
     return False
 
 
+class _Resumed:
+    """Goes on to await a coroutine that has begun, and yielded what it waits for."""
+
+    def __init__(self, coroutine: Any, held: Any) -> None:
+        self._coroutine, self._held = coroutine, held
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            yield self._held
+        except BaseException as error:
+            self._coroutine.throw(error)
+            raise
+        return (yield from self._coroutine.__await__())
+
+
 async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
     """Receive the body of a request, as it was sent.
 
@@ -100,14 +115,22 @@ async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
     too_large = Refused(413, f"the body has more than {most:,} bytes", {"connection": "close"})
     if head.length > most:
         raise too_large
+    # Most bodies are there already: a clock for each of them would cost more than to read it.
+    waiting = receive()
+    try:
+        held = waiting.send(None)
+    except StopIteration as there:
+        message = there.value
+        if message["type"] == "http.request" and not message.get("more_body"):
+            whole: bytes = message.get("body", b"")
+            if len(whole) > most:
+                raise too_large from None
+            return whole
+        held = None
     try:
         async with asyncio.timeout(seconds):
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body"):
-                whole: bytes = message.get("body", b"")
-                if len(whole) > most:
-                    raise too_large
-                return whole
+            if held is not None:
+                message = await _Resumed(waiting, held)
             parts, size = [], 0
             while True:
                 if message["type"] == "http.disconnect":

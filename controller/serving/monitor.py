@@ -68,12 +68,12 @@ def confidence(scores: Any) -> tuple[Mapping[int, int], float]:
     Args:
         scores: array of shape (rows, classes), each 0 to 1.
     """
-    highest = scores.max(axis=1)
-    if len(highest) == 1:
-        value = min(float(highest[0]), 1.0)
+    if len(scores) == 1:
+        value = min(max(scores[0].tolist()), 1.0)
         return {bisect_left(CONFIDENCE, value): 1}, value
     import numpy as np
 
+    highest = scores.max(axis=1)
     return _places(np.searchsorted(CONFIDENCE, np.minimum(highest, 1.0), side="left")), float(highest.sum())
 
 

@@ -32,7 +32,7 @@ class Table:
         scores: whether the request asks for probabilities.
     """
 
-    __slots__ = ("_cells", "_frame", "_given", "_kinds", "matrix", "names", "rows", "scores")
+    __slots__ = ("_cells", "_frame", "_full", "_given", "_kinds", "matrix", "names", "rows", "scores")
 
     def __init__(
         self,
@@ -44,9 +44,10 @@ class Table:
         given: Rows | None = None,
         cells: Rows | None = None,
         frame: Any = None,
+        full: bool = False,
     ) -> None:
         self.names, self.rows, self._kinds = names, rows, kinds
-        self.scores = False
+        self.scores, self._full = False, full
         self.matrix, self._given, self._cells, self._frame = matrix, given, cells, frame
 
     @classmethod
@@ -81,6 +82,8 @@ class Table:
 
     def missing(self) -> dict[str, int]:
         """Count missing values by column."""
+        if self._full:
+            return {}
         if self.matrix is None:
             return {
                 name: column.count(None)
@@ -150,11 +153,14 @@ def _table(names: Sequence[str], rows: Rows, kinds: Mapping[str, str], arrays: b
     types = set(map(type, chain.from_iterable(rows)))
     if arrays and types <= _NUMBERS:
         # By column, as a frame keeps its values: the order of a sum decides on its last digit.
-        matrix = np.array(rows, dtype=np.float64, order="F")
-        sizes = np.abs(matrix)
-        if not (np.nan_to_num(sizes) if type(None) in types else sizes).max() < _EXACT:
+        matrix, full = np.array(rows, dtype=np.float64, order="F"), type(None) not in types
+        if full and len(rows) == 1:
+            largest = max(map(abs, rows[0]))
+        else:
+            largest = (np.abs(matrix) if full else np.nan_to_num(np.abs(matrix))).max()
+        if not largest < _EXACT:
             return None
-        return Table(names, len(rows), kinds, matrix=matrix, given=rows)
+        return Table(names, len(rows), kinds, matrix=matrix, given=rows, full=full)
     return of_cells(names, list(zip(*rows, strict=True)), kinds)
 
 

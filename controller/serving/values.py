@@ -89,8 +89,12 @@ def plausible_scores(found: Any, classes: Sequence[str] | None, rows: int) -> An
         scores = np.asarray(found, dtype=float)
     except (TypeError, ValueError):
         return None
-    fits = scores.shape == (rows, len(classes)) and rows > 0
-    return scores if fits and scores.min() >= -1e-9 and scores.max() <= 1 + 1e-9 else None
+    if scores.shape != (rows, len(classes)) or not scores.size:
+        return None
+    one = scores[0].tolist() if rows == 1 else None
+    least, most = (min(one), max(one)) if one else (scores.min(), scores.max())
+    # A comparison with NaN is false.
+    return scores if least >= -1e-9 and most <= 1 + 1e-9 and (one is None or sum(one) == sum(one)) else None
 
 
 def _invalid(message: str) -> Denied:

@@ -74,7 +74,10 @@ def classes_and_scores(model: Any, rows: Any) -> tuple[Any, Any]:
         return model.predict(rows), None
     if scores.ndim != 2 or scores.shape[1] < 2:
         return model.predict(rows), scores
-    if scores.shape[1] == 2:
+    if len(scores) == 1:
+        second, first = sorted(scores[0].tolist())[-2:]
+        close = first - second
+    elif scores.shape[1] == 2:
         close = np.abs(scores[:, 0] - scores[:, 1]).min()
     else:
         highest = np.partition(scores, -2, axis=1)[:, -2:]
