@@ -35,10 +35,17 @@ LOOSE = {"name": "loose", "metric": "rmse", "champion": {"margin": -1000, "mode"
 """A gate that lets a worse model through, so that only the rollout can find it."""
 
 
-def written(repository: Scratch, alpha: float, message: str) -> str:
+def written(repository: Scratch, alpha: float, message: str, smoke: str = "Number") -> str:
     manifest = model(repository.url, serving={"canary": CANARY}, gates=[LOOSE])
     manifest["spec"]["training"]["params"]["alpha"] = alpha
-    files = {"train.py": TRAIN, "rows.csv": csv(rows()), "deploy/line.yaml": json.dumps(manifest).encode()}
+    manifest["spec"]["serving"]["smokeTest"] = {"path": "smoke.json", "expect": {"rows": 1, "type": smoke}}
+    request = {"dataframe_records": [{"x1": 1.0, "x2": 2.0}]}
+    files = {
+        "smoke.json": json.dumps(request).encode(),
+        "train.py": TRAIN,
+        "rows.csv": csv(rows()),
+        "deploy/line.yaml": json.dumps(manifest).encode(),
+    }
     return repository.commit(files, message=message)
 
 
@@ -111,3 +118,14 @@ def test_a_model_that_says_the_same_takes_over(up: Local, shared_repository: Scr
     assert checks["volume"]["outcome"] == "Passed"
     history = json.loads(up.run("history", "line", "-o", "json").out)
     assert history["entries"][-1]["evidence"]["step1.same"] <= 0.2
+
+
+def test_servers_that_fail_the_smoke_test_get_no_request(up: Local, shared_repository: Scratch):
+    champion = up.model()["status"]["champion"]["revision"]
+    with asked(up) as seen:
+        commit = written(shared_repository, 3.0, "Expect text of numbers", smoke="Text")
+        found = up.until_condition("RolledBack", commit=commit, timeout_s=180)
+    assert set(seen) == {200}
+    assert "fail the smoke test: prediction 1 is " in found["status"]["previous"]["reason"]
+    assert ", not a Text" in found["status"]["previous"]["reason"]
+    assert found["status"]["champion"]["revision"] == champion
