@@ -251,6 +251,9 @@ class Serving(Strict):
     accelerate: Literal["Auto", "Off"] = "Auto"
     """Auto: a faster form of the model answers, where it predicted the whole hold-out as the model does; status
     says which. Off: the model itself answers. A change replaces the servers one by one. Default Auto."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many processes of a server answer, 1 to 64; each holds the model, so memory grows with them. A change
+    replaces the servers one by one. Default 1."""
     smoke_test: SmokeTest | None = None
     """A request that every server of a challenger must answer before it gets any other. Default: none."""
     canary: Canary = Canary()

@@ -78,7 +78,7 @@ def deployment(
         "MAINSPRING_COMMIT": commit,
         **_told_to_compare(compare),
         **({ENV_SMOKE: smoke} if smoke else {}),
-        **_chosen_form(model),
+        **_told_of_itself(model),
     }
     pod = _server_pod(run, digest, tracking_uri, env)
     serve = serve_digest(model, log, hardened=settings.hardened)
@@ -108,9 +108,11 @@ def deployment(
     }
 
 
-def _chosen_form(model: ModelSpec) -> dict[str, str]:
-    """Tell servers to let the model itself answer, where that was chosen; what is the default is not told."""
-    return {"MAINSPRING_ACCELERATE": "Off"} if model.spec.serving.accelerate == "Off" else {}
+def _told_of_itself(model: ModelSpec) -> dict[str, str]:
+    """Tell servers how they answer: by the model itself, in several processes; what is the default is not told."""
+    serving = model.spec.serving
+    form = {"MAINSPRING_ACCELERATE": "Off"} if serving.accelerate == "Off" else {}
+    return {**form, "MAINSPRING_WORKERS": str(serving.workers)} if serving.workers > 1 else form
 
 
 def address_of(service: str, namespace: str) -> str:
@@ -140,17 +142,17 @@ def serve_digest(model: ModelSpec, log: Logged | None = None, *, hardened: bool 
 
     Local mode knows no resources, nodes or Secrets: empty there, unless predictions are logged.
     """
-    form = _chosen_form(model)
+    told = _told_of_itself(model)
     if not hardened:
         said = log.digest() if log is not None else ""
-        return digest_of({"recipe": 1, "log": said, **form}) if form else said
+        return digest_of({"recipe": 1, "log": said, **told}) if told else said
     serving, login = model.spec.serving, model.spec.registry_secret
     chosen = {"resources": serving.resources, "template": serving.template}
     # Servers that name a Secret which is gone could not be started again.
     named = {"registrySecret": login} if login else {}
     parts = {k: dump(part) if part is not None else None for k, part in chosen.items()}
     logged = {"predictionLog": dict(log.chosen)} if log is not None else {}
-    return digest_of({"recipe": 1, **parts, **named, **logged, **form})
+    return digest_of({"recipe": 1, **parts, **named, **logged, **told})
 
 
 def _with_log(pod: Manifest, log: Logged, settings: PodSettings) -> Manifest:
