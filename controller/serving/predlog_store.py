@@ -26,7 +26,7 @@ CONNECT_S, REQUEST_S = 5.0, 20.0
 _DENIED: Final = re.compile(
     r"access_?denied|invalid_?access_?key|signature_?does_?not_?match|invalid_?client_?token|expired_?token"
     r"|http status 40[13]|permission.denied|unauthenticated|unauthorized|forbidden|authenticationfailed"
-    r"|authorizationfailure|read-only file system|no credentials|anonymous",
+    r"|authorizationfailure|read-only file system|no credentials|anonymous|oauth2 access token",
     re.I,
 )
 _ABSENT: Final = re.compile(r"no_?such_?bucket|containernotfound|bucket does not exist|http status 404", re.I)
@@ -60,6 +60,8 @@ class Store:
         self.uri = uri
         parts = urlsplit(uri)
         self._local = parts.scheme == "file"
+        # There pyarrow lists no directory that is only the beginning of names.
+        self._flat = parts.scheme == "gs"
         self.root = unquote(parts.path) if self._local else f"{parts.netloc}{unquote(parts.path)}"
         self.root = self.root.rstrip("/")
         with self._errors("is opened"):
@@ -124,7 +126,13 @@ class Store:
     def delete(self, day: str, revision: str) -> None:
         """Delete a partition; one that is gone already is fine."""
         where = f"{self.root}/day={day}/revision={revision}"
-        # Another server deletes the same days.
+        if self._flat:
+            for stored in self.files(day, revision):
+                # Another server deletes the same days.
+                with self._errors(f"deletes {stored.path}"), contextlib.suppress(FileNotFoundError):
+                    self.filesystem.delete_file(stored.path)
+            return
+        # The same.
         with self._errors(f"deletes the partition of {day}"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_dir(where)
         if self._local:
@@ -136,12 +144,17 @@ class Store:
                 self.filesystem.delete_dir(f"{self.root}/day={day}")
 
     def _names(self, below: str) -> list[str]:
-        return [info.base_name for info in self._infos(below)]
+        if not self._flat:
+            return [info.base_name for info in self._infos(below)]
+        place = f"{self.root}/{below}".rstrip("/")
+        return list(
+            dict.fromkeys(i.path[len(place) + 1 :].split("/")[0] for i in self._infos(below, recursive=True))
+        )
 
-    def _infos(self, below: str) -> list[Any]:
+    def _infos(self, below: str, *, recursive: bool = False) -> list[Any]:
         import pyarrow.fs as fs
 
-        selector = fs.FileSelector(f"{self.root}/{below}".rstrip("/"), allow_not_found=True)
+        selector = fs.FileSelector(f"{self.root}/{below}".rstrip("/"), allow_not_found=True, recursive=recursive)
         with self._errors("is listed"):
             return list(self.filesystem.get_file_info(selector))
 
@@ -201,8 +214,9 @@ def _filesystem(scheme: str, secret: Path | None) -> Any:
         if secret:
             # Google's own library reads the file; nothing of it passes through here.
             os.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(secret / credentials.GS_KEY)
+        scheme, _, host = login.get("endpoint", "").rpartition("://")
         return fs.GcsFileSystem(
-            endpoint_override=login.get("endpoint") or None, retry_time_limit=_span(REQUEST_S), anonymous=False
+            endpoint_override=host or None, scheme=scheme or "https", retry_time_limit=_span(REQUEST_S)
         )
     if scheme == "az":
         return fs.AzureFileSystem(
