@@ -27,12 +27,17 @@ from controller.serving.pool import Full, Pool, TooSlow
 from controller.serving.predictor import Predictor
 from controller.serving.predlog import Record
 from controller.serving.predlog_server import Logging
+from controller.serving.protocol import WAITING
 from controller.serving.shared import READY
 
 log = logging.getLogger("mainspring.serving")
 
 BODY_S: Final = 30.0
 """Longest that a request's body may take to arrive."""
+WAITING_MAX: Final = 1024
+"""Most requests that one process is answering, those in the event loop and those whose body comes included."""
+OVERLOAD: Final = "too many requests are waiting; try again"
+_NONE: Final[dict[str, int]] = {}
 RETRY_S: Final = 1
 """When a client that was refused for load should try again."""
 JSON: Final = b"application/json"
@@ -157,6 +162,8 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[Work]]) -> None:
     state.metrics.began()
     try:
         call.name = head.id or uuid.uuid4().hex.encode()
+        if call.scope.get("state", _NONE).get(WAITING, 0) >= WAITING_MAX:
+            raise Refused(429, OVERLOAD, {"retry-after": str(RETRY_S)})
         if head.id and not exchange.REQUEST_ID.fullmatch(head.id):
             call.name = uuid.uuid4().hex.encode()
             raise Refused(400, "x-request-id must be 1 to 128 letters, digits or ._:-")
@@ -218,8 +225,7 @@ async def predicted(state: State, head: Head, parse: Any, data: bytes) -> Served
     except BadRequest as error:
         raise Refused(400, error.message) from error
     except Full as error:
-        said = "too many requests are waiting; try again"
-        raise Refused(429, said, {"retry-after": str(RETRY_S)}) from error
+        raise Refused(429, OVERLOAD, {"retry-after": str(RETRY_S)}) from error
     except TooSlow as error:
         raise Refused(504, "the model did not answer in time") from error
     except Denied as error:

@@ -17,6 +17,8 @@ HEAD_BYTES: Final = 65_536
 URL_BYTES: Final = 8_192
 HEAD_S: Final = 10.0
 """Longest that a head may take, from its first byte or from the connection on."""
+WAITING: Final = "mainspring-waiting"
+"""In the state of a request: how many were being answered when it came."""
 _WORDS: Final = {
     400: ("BAD_REQUEST", "this is not HTTP/1.1 as a server may read it"),
     408: ("REQUEST_INCOMPLETE", "the headers did not arrive in time"),
@@ -84,6 +86,11 @@ class Protocol(HttpToolsProtocol):
         """Be ready for another request."""
         self._in_body = False
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Tell the application how many requests are being answered before this one."""
+        cycle.scope["state"][WAITING] = len(self.tasks)
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """Refuse what cannot be read, in the form of all errors."""

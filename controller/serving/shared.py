@@ -53,7 +53,7 @@ class Shared:
     @staticmethod
     def create(workers: int) -> int:
         """Make memory for so many workers; returns its file descriptor, which children may inherit."""
-        descriptor = os.memfd_create("mainspring-workers", 0)
+        descriptor = os.memfd_create("mainspring-workers")
         os.ftruncate(descriptor, workers * SLOT_BYTES)
         return descriptor
 

@@ -18,6 +18,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from controller.serving.call import WAITING_MAX
 from controller.serving.predict import request_body
 from controller.serving.protocol import Protocol
 from tests.support.serving_client import client_of
@@ -305,6 +306,37 @@ def test_q18_there_is_nothing_that_an_outsider_could_administer(method, path, cl
 def test_q17_a_header_that_asks_for_another_model_changes_nothing(name, client):
     answer = client.post("/invocations", content=ROW, headers={**JSON, name: "other"})
     assert (answer.status_code, answer.headers.get(name)) == (200, "" if name != "x-shadow" else None)
+
+
+@pytest.mark.anyio
+async def test_more_requests_than_a_process_may_have_get_429_and_probes_are_answered(client):
+    answers = []
+
+    async def slow(scope, receive, send):
+        answers.append(scope)
+        await asyncio.get_running_loop().create_future()
+
+    opened = [connection(slow)[0] for _ in range(WAITING_MAX + 1)]
+    for protocol in opened:
+        protocol.tasks = opened[0].tasks
+        protocol.data_received(HEAD + b"content-length: %d\r\n\r\n" % len(ROW) + ROW)
+    await until(lambda: len(answers) == len(opened))
+    sent: list[dict] = []
+
+    async def receive():
+        return {"type": "http.request", "body": ROW, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    # The application of the client, with what the last and the first connection said of the process.
+    for scope in (answers[-1], answers[0], {**answers[-1], "path": "/livez", "method": "GET"}):
+        await client.app(scope, receive, send)
+    assert [m["status"] for m in sent if "status" in m] == [429, 200, 200]
+    assert (b"retry-after", b"1") in sent[0]["headers"]
+    for task in list(opened[0].tasks):
+        task.cancel()
+    await until(lambda: not opened[0].tasks)
 
 
 def test_q15_a_client_that_leaves_is_counted(process):
