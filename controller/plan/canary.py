@@ -105,13 +105,13 @@ def judge_step(canary: Canary, challenger: ChallengerStatus, live: Live, now: da
     weight = live.share or challenger.weight
     begun = challenger.measurement
     part, first = _part(challenger, live, step), begun is None or begun.since == challenger.since
-    ends = left <= 0 or (canary.measure_every is not None and _is_over(canary.measure_every, challenger, now))
+    ends = _ends(canary, challenger, part, now)
     results = tuple(
-        analysis.measure(a, part, step, first=first, over=ends, asked=live.queried.get(a.name))
+        analysis.measure(a, part, step, first=first, over=ends or left <= 0, asked=live.queried.get(a.name))
         for a in canary.analysis
     )
     results += builtin.check(canary.built_in, step, weight=weight, exact=live.exact, over=left <= 0)
-    challenger, results = _counted(canary, challenger, live, results, now)
+    challenger, results = _counted(canary, challenger, live, results, now, ends=ends)
     told: dict[str, Any] = {
         "challenger": challenger,
         "results": results,
@@ -126,7 +126,8 @@ def judge_step(canary: Canary, challenger: ChallengerStatus, live: Live, now: da
     if left > 0:
         message = f"{where}: {human_seconds(left)} to go, {seen}{_failures(results, limits)}"
         return Step(do="Hold", reason="Progressing", message=message, next_s=min(left, 1.0), **told)
-    starved = "" if "volume" in canary.built_in.disabled else builtin.starved(step, weight)
+    unseen = "volume" in canary.built_in.disabled or canary.built_in.dry_run
+    starved = "" if unseen else builtin.starved(step, weight)
     if step.requests == 0 and not starved:
         message = f"{where}: no request came in {canary.interval}, nothing to judge"
         return Step(do="Next", reason="NoTraffic", message=message, **told)
@@ -167,22 +168,32 @@ def position(weights: Sequence[int], challenger: ChallengerStatus) -> int:
 
 
 def _counted(
-    canary: Canary, challenger: ChallengerStatus, live: Live, results: tuple[CheckResult, ...], now: datetime
+    canary: Canary,
+    challenger: ChallengerStatus,
+    live: Live,
+    results: tuple[CheckResult, ...],
+    now: datetime,
+    *,
+    ends: bool,
 ) -> tuple[ChallengerStatus, tuple[CheckResult, ...]]:
     """Count what fails, each check once per measurement, and begin the next measurement when its time has come."""
     fresh = [r.name for r in results if r.outcome == "Failed" and r.name not in challenger.failed]
     failures = {**challenger.failures, **{n: challenger.failures.get(n, 0) + 1 for n in fresh}}
     changes: dict[str, Any] = {"failures": failures, "failed": (*challenger.failed, *fresh)}
-    enough = all(r.reason not in ("TooFewRequests", "MeasuredBefore") for r in results if not r.built_in)
-    if canary.measure_every is not None and enough and _is_over(canary.measure_every, challenger, now):
+    if ends:
         changes |= {"measurement": _measurement(canary, live, now), "failed": ()}
     counted = tuple(r.model_copy(update={"failures": failures.get(r.name, 0)}) for r in results)
     return challenger.model_copy(update=changes), counted
 
 
-def _is_over(every: str, challenger: ChallengerStatus, now: datetime) -> bool:
+def _ends(canary: Canary, challenger: ChallengerStatus, part: Window, now: datetime) -> bool:
+    """Tell whether a measurement within a step ends: its time is over, and every check of requests had enough."""
+    if canary.measure_every is None:
+        return False
     begun = challenger.measurement
-    return begun is None or (now - parse_timestamp(begun.since)).total_seconds() >= seconds(every)
+    needed = max((a.min_requests for a in canary.analysis if (a.metric or "").startswith("request-")), default=0)
+    passed = None if begun is None else (now - parse_timestamp(begun.since)).total_seconds()
+    return passed is None or (passed >= seconds(canary.measure_every) and part.requests >= needed)
 
 
 def _measurement(canary: Canary, live: Live, now: datetime) -> Measurement | None:

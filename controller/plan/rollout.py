@@ -109,25 +109,34 @@ def _canary(r: Round, target: Served, challenger: ChallengerStatus, ready: int) 
     rule = r.model.spec.serving.canary
     if challenger.stage != "Canary":
         return _enter_step(r, target, challenger, _resumed_step(r, target), Cause("Admitted", "the canary begins"))
+    at, wanted = position(rule.step_weights, challenger), traffic.servers_for(r, challenger.weight)
+    live = watching.live(r, challenger.weight, ready)
     interrupted = not challenger.since
     if interrupted:
+        if not isinstance(live.traffic, Unknown) and ready >= max(wanted, 1):
+            # What was counted before belongs to another time: nothing is judged by it.
+            message = f"it did not get its {challenger.weight}%; the step begins again"
+            return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
         challenger = challenger.model_copy(update={"since": r.stamp})
-    at = position(rule.step_weights, challenger)
-    live = watching.live(r, challenger.weight, ready)
     step = judge_step(rule, challenger, live, r.now)
     why = Cause(step.reason, step.message)
     challenger = step.challenger
     watching.note(r, step, at)
     if step.do == "RollBack":
         return give_back(r, target, why)
-    wanted = traffic.servers_for(r, challenger.weight)
     if ready == 0 or ready < wanted:
         return _hold_without_servers(r, target, challenger, ready, wanted)
     if rule.step_weights[at] != challenger.weight:
         message = f"stepWeights have no {challenger.weight}% any more"
         return _enter_step(r, target, challenger, at, Cause("StepsChanged", message))
     challenger = challenger.model_copy(update={"step": at})
-    if interrupted or traffic.falls_short(r, target, challenger.weight):
+    if interrupted:
+        # What its servers have counted before cannot be told from what they count now: it has not begun yet.
+        r.set(challenger=challenger.model_copy(update={"since": ""}))
+        traffic.settle(r, target, challenger.weight, why)
+        r.look_in(step.next_s)
+        return r.finish("False", "Progressing", step.message, stage="Canary")
+    if traffic.falls_short(r, target, challenger.weight):
         message = f"it did not get its {challenger.weight}%; the step begins again"
         return _enter_step(r, target, challenger, at, Cause("StepBeginsAgain", message))
     if begins_again(challenger, live):
