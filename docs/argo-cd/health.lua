@@ -1,4 +1,4 @@
--- Health of ModelSpec, ModelRevision and ModelRepository for Argo CD; the same text for each of them.
+-- Health of the kinds of Mainspring for Argo CD; the same text for each of them.
 -- Healthy: what is asked for is so. Progressing: it is being worked on. Degraded: it waits for a person.
 local health = { status = "Progressing", message = "waiting for the operator" }
 local status = obj.status
@@ -15,6 +15,18 @@ local generation = obj.metadata.generation
 local found = {}
 for _, condition in ipairs(status.conditions) do
   found[condition.type] = condition
+end
+-- A ModelOverride is healthy while it holds, and when it is over because its time was or a newer one came.
+local active = found["Active"]
+if active ~= nil then
+  local over = active.reason == "Expired" or active.reason == "SupersededByNewer" or active.reason == "Done"
+  health.message = active.message
+  if active.status == "True" or over then
+    health.status = "Healthy"
+  elseif active.status == "False" then
+    health.status = "Degraded"
+  end
+  return health
 end
 local ready = found["Ready"]
 if ready == nil then

@@ -14,6 +14,7 @@ from controller.clients.errors import Unavailable
 from tests.support.hard_simulation import HardSimulation
 from tests.support.operator_process import ROOT
 from tests.support.stories import FIRST, spec
+from tests.unit.stories import test_override_stories as orders
 from tests.unit.stories import test_repository_stories as repositories
 from tests.unit.stories import test_stories as stories
 
@@ -171,6 +172,43 @@ def test_a_repository(moment, wanted):
     status, message = health(read(at(moment), Key("ModelRepository", "default", "models")))
     assert status == wanted, message
     assert message
+
+
+async def holding(s):
+    await orders.a_person_rolls_back(s)
+
+
+async def over(s):
+    await orders.git_rules_again_after_the_end(s)
+
+
+async def done(s):
+    await orders.a_person_promotes(s)
+
+
+async def not_possible(s):
+    await orders.servers_of_a_rollback_never_come_up(s)
+
+
+@pytest.mark.parametrize(
+    ("moment", "wanted", "says"),
+    [
+        (holding, "Healthy", "then what Git asks for rules again"),
+        (over, "Healthy", "it ended at"),
+        (done, "Healthy", "became champion"),
+        (not_possible, "Degraded", "no server of"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_order(moment, wanted, says):
+    (found,) = asyncio.run(at(moment).store.list("ModelOverride"))
+    status, message = health(found)
+    assert (status, says in message) == (wanted, True), message
+
+
+def test_a_model_that_is_overridden_waits_for_a_person():
+    status, message = health(read(at(holding), BIKES))
+    assert (status, "by order of jane" in message) == ("Degraded", True), message
 
 
 def test_the_configuration_of_argo_cd_has_the_check_for_each_kind():

@@ -94,9 +94,8 @@ def resource_path(kind, group):
     """Where the kind is created, in namespace `default`."""
     root = "/api/v1" if group == "v1" else f"/apis/{group}"
     plural = f"{kind[:-1]}ies" if kind.endswith("cy") else f"{kind}s"
-    return (
-        f"{root}/{plural.lower()}" if kind.startswith("Cluster") else f"{root}/namespaces/default/{plural.lower()}"
-    )
+    everywhere = kind.startswith(("Cluster", "ValidatingAdmission"))
+    return f"{root}/{plural.lower()}" if everywhere else f"{root}/namespaces/default/{plural.lower()}"
 
 
 def test_an_upgrade_brings_new_fields_of_our_kinds(release, tmp_path):
