@@ -19,6 +19,7 @@ from controller.api.crd_rules_rollout import OBJECTS as ROLLOUT_OBJECTS
 from controller.api.metrics import METRICS
 from controller.api.modelspec import FORBIDDEN_ENV
 from controller.api.pods import EXTENDED_PATTERN, QUALIFIED_PATTERN, RESOURCES
+from controller.api.predictionlog import RETENTION
 
 
 def _any(fields: tuple[str, ...]) -> str:
@@ -237,7 +238,7 @@ FIELD_RULES: Final[dict[tuple[str, str], tuple[Rule, ...]]] = {
             "must be a time, RFC 3339 in UTC: 2026-03-02T12:00:00Z",
         ),
     ),
-    ("PredictionLog", "retention"): (_between("24h", "87600h"),),
+    ("PredictionLog", "retention"): (_between(*RETENTION),),
     ("Suite", "path"): (
         (_path("self")[0] + " && self.matches('[.]ya?ml$')", _path("")[1] + ", and end in .yaml"),
     ),

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from controller.api.base import Duration, Lenient, Strict, within
+from controller.api.base import Duration, Lenient, Strict, seconds
 from controller.api.pods import LocalRef
 
 URI_PATTERN: Final = (
@@ -56,7 +56,10 @@ class PredictionLog(Strict):
     @field_validator("retention")
     @classmethod
     def _span(cls, value: str | None) -> str | None:
-        return within(value, 86_400, 315_360_000) if value is not None else None
+        low, high = RETENTION
+        if value is not None and not seconds(low) <= seconds(value) <= seconds(high):
+            raise ValueError(f"{value} is outside {low} to {high}: whole days are deleted")
+        return value
 
     @property
     def on(self) -> bool:
