@@ -89,7 +89,7 @@ def test_another_log_is_a_rolling_change_that_loses_no_prediction(up: Local, sha
 
 
 def is_server(pod: dict) -> bool:
-    return pod["metadata"]["labels"].get("mainspring.dev/component") == "server"
+    return bool(pod["metadata"]["labels"].get("mainspring.dev/component") == "server")
 
 
 def test_f27_a_killed_server_loses_none_of_its_answers(up: Local):

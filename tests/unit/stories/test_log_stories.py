@@ -42,12 +42,12 @@ async def say(s: ClusterSimulation, reason: str, message: str = "", lost: float 
         s.traffic.counted |= {f"{name}|log={reason}|{message}": 1.0, f"{name}|lost": lost}
 
 
-async def apply(s: ClusterSimulation, **serving: object) -> None:
+async def apply(s: ClusterSimulation, **serving: Any) -> None:
     await s.store.apply(spec(**serving))
     await s.run(120)
 
 
-async def serving(**more: object) -> SecretSimulation:
+async def serving(**more: Any) -> SecretSimulation:
     """Begin with a model that serves, and with the Secret of a store."""
     s = SecretSimulation()
     s.put("logs", **KEYS)
