@@ -25,7 +25,7 @@ PATTERNS: Final[dict[str, str]] = {
     base.SIZE_PATTERN: "a size such as 200Mi or 1Gi",
     r"^[a-z0-9]+:[0-9a-f]{40,64}$": "a digest such as sha256: and 64 lower-case hex digits",
     r"^sha256:[0-9a-f]{64}$": "sha256: and 64 lower-case hex digits",
-    r"^https?://[^/@?#\s]+/?$": "the address of a server such as http://prometheus.monitoring:9090, without a path",
+    r"^https?://[^/@?#\s]+/?$": "the address of a server without a path, such as http://prometheus:9090",
     r"^(https|http|file)://": "an address that begins with https://, http:// or file://",
     r"^([0-9a-f]{40}|[0-9a-f]{64})$": "a full commit: 40 or 64 lower-case hex digits",
     r"^[A-Za-z_][A-Za-z0-9_]*$": 'letters, digits and "_", not beginning with a digit',
