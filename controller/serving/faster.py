@@ -21,6 +21,7 @@ from controller.api.modelrevision import FasterForm
 from controller.api.statements import RECORD
 from controller.serving import ways
 from controller.serving.formats.onnx_file import OnnxModel
+from controller.serving.values import Scalar
 
 TOLERANCE: Final = 1e-5
 """Largest difference of two predicted numbers as a part of the prediction, or of the mean size of all of them; for
@@ -51,34 +52,50 @@ class Form:
     def __init__(self, graph: OnnxModel, classes: Any, precision: str) -> None:
         import numpy as np
 
-        self._graph, self._precision = graph, precision
-        self._classes = None if classes is None else np.asarray(classes)
         self.name = f"ONNX {precision}"
+        self._precision = np.dtype(precision)
+        self._classes = None if classes is None else np.asarray(classes)
+        self._plain = None if self._classes is None else self._classes.tolist()
+        self._ask = graph.output(graph.scores if self._classes is not None else graph.label)
 
-    def answer(self, rows: Any) -> tuple[Any, Any] | None:
+    def answer(self, rows: Any) -> tuple[list[Scalar], Any] | None:
         """Predict for an array of numbers; None: the model itself is to be asked for these rows.
 
         Args:
             rows: array of shape (rows, features).
 
         Returns:
-            The predictions, and probabilities of shape (rows, classes) or None.
+            One plain value for each row, and an array of probabilities of shape (rows, classes), or None.
         """
         import numpy as np
 
-        with np.errstate(over="ignore", invalid="ignore"):
-            given = np.ascontiguousarray(rows, dtype=self._precision)
-            # One number tells of every missing or infinite one, the usual case being that there is none.
-            total = float(given.sum())
-        if not math.isfinite(total):
+        if rows.dtype != self._precision:
+            with np.errstate(over="ignore"):
+                rows = rows.astype(self._precision)
+        if not np.isfinite(rows).all():
             return None
-        labels, scores = self._asked(given)
-        if scores is not None and not margins(scores).min() > CLOSE:
+        found = self._ask(rows)
+        if self._plain is None:
+            numbers = found.reshape(-1).tolist()
+            return (numbers, None) if all(map(math.isfinite, numbers)) else None
+        if len(found) == 1:
+            row = found[0].tolist()
+            best = max(row)
+            place = row.index(best)
+            if not all(best - other > CLOSE for other in (*row[:place], *row[place + 1 :])):
+                return None
+            return [self._plain[place]], found
+        if not margins(found).min() > CLOSE:
             return None
-        return labels, scores
+        assert self._classes is not None
+        return self._classes[found.argmax(axis=1)].tolist(), found
 
     def each(self, rows: Any) -> tuple[list[Any], Any, list[int]]:
-        """Predict every row that this form would decide: predictions, probabilities or None, and which rows."""
+        """Predict every row that this form would decide: predictions, probabilities or None, and which rows.
+
+        Raises:
+            NoFasterForm: the probabilities are not one for each class.
+        """
         import numpy as np
 
         with np.errstate(over="ignore"):
@@ -86,22 +103,14 @@ class Form:
         kept = np.flatnonzero(np.isfinite(given).all(axis=1))
         if not len(kept):
             return [], None, []
-        labels, scores = self._asked(given[kept])
-        if scores is not None:
-            clear = margins(scores) > CLOSE
-            labels, scores, kept = labels[clear], scores[clear], kept[clear]
-        return labels.tolist(), scores, kept.tolist()
-
-    def _asked(self, given: Any) -> tuple[Any, Any]:
-        import numpy as np
-
-        found, pair = self._graph.both(given)
+        found = np.asarray(self._ask(given[kept]), dtype=np.float64)
         if self._classes is None:
-            return np.asarray(found, dtype=np.float64).reshape(-1), None
-        scores = np.asarray(pair[1] if pair else (), dtype=np.float64)
-        if scores.shape != (len(given), len(self._classes)):
-            raise NoFasterForm("the converted model gives no probabilities")
-        return self._classes[scores.argmax(axis=1)], scores
+            return found.reshape(-1).tolist(), None, kept.tolist()
+        if found.shape != (len(kept), len(self._classes)):
+            raise NoFasterForm("the converted model does not give a probability of each class")
+        clear = margins(found) > CLOSE
+        found, kept = found[clear], kept[clear]
+        return self._classes[found.argmax(axis=1)].tolist(), found, kept.tolist()
 
 
 def margins(scores: Any) -> Any:

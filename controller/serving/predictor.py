@@ -106,9 +106,7 @@ class Predictor:
         if self.form is not None and self.arrays and not hasattr(rows, "columns"):
             quick = self.form.answer(rows)
             if quick is not None:
-                return values.checked_predictions(quick[0], count), values.plausible_scores(
-                    quick[1], self.classes, count
-                )
+                return quick
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if isinstance(self._model, Native):

@@ -9,7 +9,7 @@ and `classes`, each a JSON list of names.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,22 +72,33 @@ class OnnxModel(Native):
         self.features = len(self.columns) if self.columns else width
         self._outputs = session.get_outputs()
         self._classes = names_in(said.get("classes")) if classes is None else tuple(classes)
-        self._label, self._scores = _roles(self._outputs)
+        self.label, self.scores = _roles(self._outputs)
         # A missing value has no integer: pandas refuses it, an array of integers would not.
         self.arrays = self._whole and "float" in _TYPES[self._inputs[0].type][0]
         self.classes = self._classes
-        self.classified = next(o.type for o in self._outputs if o.name == self._label) in _LABELS
+        self.classified = next(o.type for o in self._outputs if o.name == self.label) in _LABELS
+
+    def output(self, name: str | None) -> Callable[[Any], Any]:
+        """Return what computes one output for an array of the one input's own type, and nothing around it.
+
+        Raises:
+            Denied: ModelNotLoadable: it has no such output, or several inputs.
+        """
+        if name is None or not self._whole:
+            raise not_loadable("the graph has not the one input and output that are asked for")
+        run, given, wanted = self._session.run, self._inputs[0].name, [name]
+        return lambda rows: run(wanted, {given: rows})[0]
 
     def predict(self, rows: Any) -> Any:
         """Predict the label or the number of each row."""
-        (found,) = self._session.run([self._label], self._feed(rows))
+        (found,) = self._session.run([self.label], self._feed(rows))
         return self._labels(found)
 
     def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
         """Give labels and probabilities of one run."""
-        if self._scores is None:
+        if self.scores is None:
             return self.predict(rows), None
-        label, found = self._session.run([self._label, self._scores], self._feed(rows))
+        label, found = self._session.run([self.label, self.scores], self._feed(rows))
         return self._labels(label), self._probabilities(label, found)
 
     def _labels(self, found: Any) -> Any:

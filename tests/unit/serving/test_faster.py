@@ -93,7 +93,9 @@ def test_what_it_must_not_decide_goes_to_the_model_itself():
     missing = ROWS[:2].copy()
     missing[1, 3] = np.nan
     assert quick.form.answer(missing) is None
-    assert quick.form.answer(np.full((1, 5), 1e308)) is None
+    assert quick.form.answer(np.full((1, 5), np.inf)) is None
+    single, _ = served(fitted("boosted classes"))
+    assert single.form.answer(np.full((1, 5), 1e308)) is None, "float32 has no such number"
     line = quick._model.decision_function(FRAME)
     nearest = FRAME.to_numpy()[np.abs(line).argmin()]
     step = quick._model[-1].coef_[0] / quick._model[0].scale_
