@@ -51,13 +51,9 @@ VERBS: Final = (
     Verb("doctor", "Look", "doctor", "Check what Mainspring needs, and say what to do."),
     Verb("predict", "Use", "predict", "Ask the served model."),
     Verb("predictions", "Use", "predictions", "Read the log of its predictions: the last, how many, a file."),
-    Verb(
-        "rollback", "Steer", "override", "Serve a former champion at once, for a while; then Git rules again."
-    ),
+    Verb("rollback", "Steer", "override", "Serve a former champion at once, for a while; then Git rules again."),
     Verb("promote", "Steer", "override", "Make what passed its gates champion without the rest of its canary."),
-    Verb(
-        "abort", "Steer", "override", "Take what is on its way out of the requests, for a while."
-    ),
+    Verb("abort", "Steer", "override", "Take what is on its way out of the requests, for a while."),
     Verb("reconcile", "Steer", "reconcile", "Ask for a look at once; also tries again what was given up."),
     Verb("suspend", "Steer", "suspend", "Stop deciding for an object; what serves goes on serving."),
     Verb("resume", "Steer", "suspend", "Go on deciding for a suspended object."),

@@ -178,7 +178,7 @@ def test_servers_have_five_minutes_to_come_up(state: str, since_s: float, stands
         uid="uid-order",
         action="Rollback",
         revision=A,
-        state=state,
+        state=state,  # type: ignore[arg-type]
         since=since,  # type: ignore[arg-type]
     )
     assert standing(seen, now, wanted, override=known)["order"] == stands

@@ -162,7 +162,7 @@ class Walk:
 
     @staticmethod
     def active(found: Manifest) -> tuple[str, str]:
-        told = next(iter((found.get("status") or {}).get("conditions", ())), {})
+        told: Manifest = next(iter((found.get("status") or {}).get("conditions", ())), {})
         return told.get("status", ""), told.get("reason", "")
 
     async def rest(self) -> None:

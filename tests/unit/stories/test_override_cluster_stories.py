@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "cluster"
 Story = Callable[[ClusterSimulation], Awaitable[None]]
 
 
-async def replaced(s: ClusterSimulation, **serving: object) -> None:
+async def replaced(s: ClusterSimulation, **serving: Any) -> None:
     """Let a better model have taken over."""
     s.start_s = 5
     await begin(s, **serving)
