@@ -178,8 +178,8 @@ def test_servers_have_five_minutes_to_come_up(state: str, since_s: float, stands
         uid="uid-order",
         action="Rollback",
         revision=A,
-        state=state,  # type: ignore[arg-type]
-        since=since,  # type: ignore[arg-type]
+        state=state,
+        since=since,
     )
     assert standing(seen, now, wanted, override=known)["order"] == stands
 
