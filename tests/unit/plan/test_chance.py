@@ -84,14 +84,16 @@ def draws(rng: random.Random, kind: str, count: int) -> Counter[str]:
 @pytest.mark.parametrize(("n", "m"), [(50, 450), (200, 200), (300, 2700)])
 def test_equal_models_are_apart_as_chance_says(kind: str, n: int, m: int) -> None:
     """On average the corrected divergence is about nothing; above the chance level is, in 300 draws, none."""
-    rng, over, sums = random.Random(7), 0, 0.0
+    rng, over, sums, raw, corrected = random.Random(7), 0, 0.0, 0.0, 0.0
     for _ in range(300):
         found = chance.distance(draws(rng, kind, n), draws(rng, kind, m), n, m)
         noise = (found.cells - 1) * (1 / n + 1 / m) / (8 * log(2))
         sums += (found.raw**2 - noise) / noise if noise else 0.0
         over += found.raw > found.chance
+        raw, corrected = raw + found.raw, corrected + found.value
     assert over == 0
     assert abs(sums / 300) < 0.15
+    assert corrected < 0.6 * raw, "what chance adds is taken off"
 
 
 def test_a_shift_of_numbers_is_seen_through_the_correction() -> None:

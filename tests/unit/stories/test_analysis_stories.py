@@ -65,6 +65,14 @@ async def predictions_that_are_alike_go_on(s: PredictingSimulation) -> None:
     assert (found["passed"], [step["weight"] for step in found["steps"]]) == ("7/8", [10, 50])
 
 
+async def what_the_champion_said_before_the_step_does_not_count(s: PredictingSimulation) -> None:
+    began = s.clock.now()
+    s.predicts = lambda _: EVEN if (s.clock.now() - began).total_seconds() > 90 else {"yes": 1.0}
+    await rollout(s, 220, canary(DRIFT))
+    assert await s.shares() == {NEW: 100}
+    assert (await s.check("drift"))["value"] == 0.0
+
+
 async def one_bad_measurement_of_two_is_borne(s: PredictingSimulation) -> None:
     s.fails_at = lambda revision, at: 0.5 if revision == NEW and 100 < at <= 110 else 0.0
     rule = {**ERRORS, "failureLimit": 2}
@@ -238,6 +246,7 @@ STORIES: dict[str, Story] = {
         one_class_for_everybody_goes_back,
         predictions_that_drift_go_back,
         predictions_that_are_alike_go_on,
+        what_the_champion_said_before_the_step_does_not_count,
         one_bad_measurement_of_two_is_borne,
         two_bad_measurements_go_back,
         a_dry_run_fails_and_goes_on,
