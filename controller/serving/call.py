@@ -7,9 +7,9 @@ JSON: what the client can mend with row and column, what it cannot without a tra
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -148,6 +148,11 @@ def problem(path: str, status: int, message: str) -> bytes:
     return orjson.dumps({"error_code": _CODES.get(status, "ERROR"), "message": message})
 
 
+def _made_up() -> bytes:
+    """Make up the id of a request: 32 hex digits that nobody else makes up."""
+    return os.urandom(16).hex().encode()
+
+
 Work = tuple[Served, bytes, bytes, list[exchange.Pair]]
 """Predictions, and the answer with its media type and further headers."""
 
@@ -161,11 +166,11 @@ async def counted(call: Call, work: Callable[[Head], Awaitable[Work]]) -> None:
     status, rows = 500, 0
     state.metrics.began()
     try:
-        call.name = head.id or uuid.uuid4().hex.encode()
+        call.name = head.id or _made_up()
         if call.scope.get("state", _NONE).get(WAITING, 0) >= WAITING_MAX:
             raise Refused(429, OVERLOAD, {"retry-after": str(RETRY_S)})
         if head.id and not exchange.REQUEST_ID.fullmatch(head.id):
-            call.name = uuid.uuid4().hex.encode()
+            call.name = _made_up()
             raise Refused(400, "x-request-id must be 1 to 128 letters, digits or ._:-")
         served, content, media, pairs = await work(head)
         status, rows = 200, len(served.predictions)

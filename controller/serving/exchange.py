@@ -102,6 +102,10 @@ class _Resumed:
         return (yield from self._coroutine.__await__())
 
 
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"the body has more than {most:,} bytes", {"connection": "close"})
+
+
 async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
     """Receive the body of a request, as it was sent.
 
@@ -112,9 +116,8 @@ async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
     Raises:
         Refused: 413, 408. Left.
     """
-    too_large = Refused(413, f"the body has more than {most:,} bytes", {"connection": "close"})
     if head.length > most:
-        raise too_large
+        raise _too_large(most)
     # Most bodies are there already: a clock for each of them would cost more than to read it.
     waiting = receive()
     try:
@@ -124,7 +127,7 @@ async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
         if message["type"] == "http.request" and not message.get("more_body"):
             whole: bytes = message.get("body", b"")
             if len(whole) > most:
-                raise too_large from None
+                raise _too_large(most) from None
             return whole
         held = None
     try:
@@ -138,7 +141,7 @@ async def body(receive: Any, head: Head, most: int, seconds: float) -> bytes:
                 part = message.get("body", b"")
                 size += len(part)
                 if size > most:
-                    raise too_large
+                    raise _too_large(most)
                 parts.append(part)
                 if not message.get("more_body"):
                     return b"".join(parts)
