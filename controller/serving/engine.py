@@ -102,7 +102,7 @@ class Engine:
             started = time.perf_counter()
             self.ask(table)
             spent.append((time.perf_counter() - started) / max(1, table.rows))
-        self.inline_rows = INLINE_ROWS if predictor.parallel and min(spent) <= INLINE_S else 0
+        self.inline_rows = INLINE_ROWS if predictor.quick and min(spent) <= INLINE_S else 0
 
     def read_json(self, body: bytes) -> Table:
         """Read a request in one of MLflow's JSON forms.

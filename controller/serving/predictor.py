@@ -40,6 +40,7 @@ class Predictor:
         packages: versions that the artifact states.
         parallel: True where several threads may predict at once: estimators of scikit-learn and sessions of ONNX
             Runtime do not change when they predict; of others nobody knows, so they get one thread.
+        quick: whether it waits for nobody, so that only the time it takes decides where it is asked.
         arrays: whether it may be given an array of numbers instead of a frame; to be tried before it is relied on.
         classes: names of the classes that it tells apart; None where it predicts numbers, or has not said yet.
         classified: whether it predicts classes.
@@ -67,6 +68,7 @@ class Predictor:
         self.packages: dict[str, str] = dict(packages or {})
         self.example = example
         self.parallel = native.parallel if native else ways.only_sklearn(model)
+        self.quick = native.parallel if native else ways.runs_nothing_foreign(model)
         self.arrays = native.arrays if native else ways.takes_arrays(model)
         told = native.classes if native else _classes(model)
         self.classes: tuple[str, ...] | None = None if told is None else tuple(map(str, told))

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 NEEDS_NAMES: Final = frozenset({"ColumnTransformer", "FunctionTransformer"})
 """Steps that look at names of columns, or run code that may."""
+RUNS_ANYTHING: Final = frozenset({"FunctionTransformer"})
+"""Steps that run code of the model's author."""
 BY_SCORES: Final = frozenset(
     f"sklearn.{name}"
     for name in (
@@ -43,14 +45,24 @@ def only_sklearn(model: Any) -> bool:
 
 def takes_arrays(model: Any) -> bool:
     """Say whether a fitted estimator treats an array as it treats a frame with its columns in order."""
-    if not only_sklearn(model) or not isinstance(getattr(model, "n_features_in_", None), int):
+    return isinstance(getattr(model, "n_features_in_", None), int) and _made_of(model, NEEDS_NAMES)
+
+
+def runs_nothing_foreign(model: Any) -> bool:
+    """Say whether all code that an estimator runs is scikit-learn's own: it ends, and waits for nobody."""
+    return _made_of(model, RUNS_ANYTHING)
+
+
+def _made_of(model: Any, without: frozenset[str]) -> bool:
+    """Say whether an estimator and all that is inside of it is scikit-learn's, and none of it of these classes."""
+    if not only_sklearn(model):
         return False
     try:
         inside = model.get_params(deep=True).values()
     except (AttributeError, TypeError, ValueError):
         return False
     parts = [model, *(p for p in inside if hasattr(p, "get_params") and not isinstance(p, type))]
-    return all(type(p).__module__.startswith("sklearn.") and type(p).__name__ not in NEEDS_NAMES for p in parts)
+    return all(type(p).__module__.startswith("sklearn.") and type(p).__name__ not in without for p in parts)
 
 
 def by_scores(model: Any) -> bool:

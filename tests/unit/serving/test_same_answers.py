@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from controller.serving import invocations
@@ -169,6 +169,13 @@ def test_what_people_send_is_read_in_the_fast_way(both):
     found = read(json.dumps({"instances": texts}).encode(), ("age", "city"), {}, False)
     assert found is not None
     assert found.cells == [(3,), ("Ulm: the old town",)]
+
+
+def test_a_model_that_runs_code_of_its_author_is_never_asked_in_the_event_loop(both, table):
+    assert both["a linear classifier of numbers"].engine.inline_rows > 0
+    frame = table[NUMBERS]
+    foreign = make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()).fit(frame, table["city"])
+    assert Both(foreign, frame.head(3)).engine.inline_rows == 0
 
 
 def test_a_model_whose_array_gives_another_answer_is_given_frames(table):
