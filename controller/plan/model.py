@@ -67,8 +67,9 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
     traffic.clean_up(r)
     traffic.support(r)
     orders.record(r)
-    late = [a for a in r.actions if isinstance(a, RecordVerdict) and a.entry.kind == "RolledBack"]
-    # Going back acts first: a ledger that cannot be written must hold up nothing of it.
+    # Going back acts first: a ledger that cannot be written must hold up nothing of it.  Where no request was at
+    # stake it is recorded first: what the servers last said goes with them.
+    late = [a for a in r.actions if isinstance(a, RecordVerdict) and rollout.is_late(seen.model, a)]
     r.actions = [*(a for a in r.actions if a not in late), *late]
     traffic.point_alias(r)
     if len(r.actions) == before and not late:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from controller.api.base import human_seconds
 from controller.api.conditions import parse_timestamp
+from controller.api.kinds import ModelSpec
 from controller.api.modelstatus import ChallengerStatus, PreviousRevision
 from controller.plan import evidence, manifests, pinning, recall, traffic, watching
 from controller.plan.actions import (
@@ -217,6 +218,13 @@ def give_back(r: Round, target: Served, why: Cause) -> ModelPlan:
         entry = r.entry("RolledBack", target, champion=champion, reason=str(why)[:500], **shown)
         r.actions.append(RecordVerdict(entry=entry, statement=None, why=why))
     return stay_back(r, target.revision, why.message)
+
+
+def is_late(model: ModelSpec, record: RecordVerdict) -> bool:
+    """Tell whether an entry comes after what it tells of: a rollback of what may have got requests."""
+    before = model.status.challenger
+    unasked = before is not None and before.stage != "Canary" and before.revision == record.entry.revision
+    return record.entry.kind == "RolledBack" and not unasked
 
 
 def stay_back(r: Round, revision: str, reason: str) -> ModelPlan:
