@@ -24,6 +24,8 @@ class Window:
     challenger: Sums
     champion: Sums | None
     """None: it could not be read."""
+    restarted: bool = False
+    """A server of the challenger was started anew meanwhile: what it had counted is lost."""
 
     @property
     def requests(self) -> float:

@@ -171,6 +171,8 @@ def _volume(step: Window, weight: int, *, exact: bool, over: bool) -> Judged:
         return _wait(f"{text}: it takes {EXPECTED}")
     if not over:
         return _wait(f"{text}; judged when the step's time is over")
+    if step.restarted:
+        return _wait(f"{text}; a server was started anew, and what it had counted is lost")
     few = chance.binomial_below(requests, requests + beside, weight / 100) < chance.LEVEL
     if requests < expected / 2 and few:
         return "Failed", "TooFewRequests", f"{text}: less than half", requests, beside

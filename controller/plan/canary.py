@@ -17,7 +17,7 @@ from controller.api.modelstatus import ChallengerStatus, CheckResult, Measuremen
 from controller.api.rollout import Canary
 from controller.plan import analysis, builtin
 from controller.plan.analysis import Window
-from controller.plan.figures import cells_of, folded, kept, predictions, since, summed
+from controller.plan.figures import cells_of, folded, kept, predictions, since, summed, went_back
 from controller.plan.observed import Counters, Queried
 from controller.plan.verdict import Unknown
 
@@ -99,8 +99,10 @@ def judge_step(canary: Canary, challenger: ChallengerStatus, live: Live, now: da
             return Step(do="RollBack", reason="ProgressDeadlineExceeded", message=message, challenger=challenger)
         message = f"{where}: {problem}"
         return Step(do="Hold", reason="TelemetryUnknown", message=message, challenger=challenger)
-    delta = since(folded(live.traffic, challenger.cells), challenger.counters)
-    step = Window(challenger=summed(delta), champion=_beside(challenger, live))
+    counted = folded(live.traffic, challenger.cells)
+    delta = since(counted, challenger.counters)
+    anew = went_back(counted, challenger.counters)
+    step = Window(challenger=summed(delta), champion=_beside(challenger, live), restarted=anew)
     left = seconds(canary.interval) - (now - parse_timestamp(challenger.since)).total_seconds()
     weight = live.share or challenger.weight
     begun = challenger.measurement

@@ -28,6 +28,11 @@ def since(now: Counters, before: Counters) -> dict[str, float]:
     return {k: v - before.get(k, 0.0) if v >= before.get(k, 0.0) else v for k, v in now.items()}
 
 
+def went_back(now: Counters, before: Counters) -> bool:
+    """Tell whether a server was started anew, so that a part of what it counted is lost."""
+    return any(v < before.get(k, 0.0) for k, v in now.items())
+
+
 def summed(counters: Counters) -> dict[str, float]:
     """Add the counters of all pods."""
     found: dict[str, float] = {}

@@ -87,7 +87,7 @@ CANARY: Final = (
         "counts-since-ever",
         "A step is judged by all answers since the servers started, not by those of the step.",
         _CANARY,
-        "delta = since(folded(live.traffic, challenger.cells), challenger.counters)",
+        "delta = since(counted, challenger.counters)",
         "delta = dict(live.traffic)",
         scene="late_breach",
     ),

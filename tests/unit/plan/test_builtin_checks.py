@@ -116,6 +116,14 @@ def test_a_champion_that_is_as_constant_is_no_reason() -> None:
     assert found["constant-predictions"].outcome == "Passed"
 
 
+def test_volume_is_not_judged_when_a_server_has_forgotten_what_it_counted() -> None:
+    window = Window(challenger=side(0), champion=side(855), restarted=True)
+    found = builtin.check(BuiltIn(), window, weight=10, exact=True, over=True)
+    volume = next(c for c in found if c.name == "volume")
+    assert volume.outcome == "Inconclusive"
+    assert "0 requests where 10% of 855 are 86; a server was started anew" in volume.message
+
+
 def test_volume_is_not_judged_where_connections_are_split() -> None:
     found = judged(side(10), CHAMPION, exact=False)
     assert found["volume"].outcome == "Inconclusive"
