@@ -43,6 +43,10 @@ operator-env: $(READY) ## Make .venv-operator: the operator's lock and our wheel
 unit: $(READY) ## The fast tests only
 	$(BIN)/python -m pytest tests/unit $(TESTFLAGS)
 
+.PHONY: load
+load: $(READY) ## Ten minutes of requests while everything changes; none may fail, all are logged (MINUTES=10)
+	MAINSPRING_LOAD_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -q -s tests/e2e/test_e2e_load.py
+
 .PHONY: crash
 crash: $(READY) ## Kill the controller at every write of a story; hours. CRASH="--shard 1/4 --minutes 30"
 	$(BIN)/python -m tests.crash.crash_enumeration $(CRASH)
