@@ -79,6 +79,19 @@ def test_the_status_says_where_predictions_are(up: Local):
     assert uri == (up.state / "predictions" / "default" / "line").as_uri()
 
 
+def test_the_proven_faster_form_serves_and_all_who_are_asked_say_so(up: Local):
+    said = up.model()["status"]
+    (revision,) = up.all("ModelRevision")
+    proof = revision["status"]["evidence"]["form"]
+    assert (proof["name"], proof["rows"] > 0, proof["difference"] <= proof["tolerance"]) == (
+        "ONNX float64",
+        True,
+        True,
+    )
+    assert said["champion"]["form"] == "ONNX float64"
+    assert httpx.get(f"{said['url']}/metadata", trust_env=False).json()["form"] == "ONNX float64"
+
+
 def test_another_log_is_a_rolling_change_that_loses_no_prediction(up: Local, shared_repository: Scratch):
     before = {p["metadata"]["name"] for p in up.all("Pod")}
     written(shared_repository, predictionLog={"retention": "48h"})
