@@ -50,8 +50,8 @@ SYNC_RETRY_S: Final = 3.0
 FIRST_LOOKS_S: Final = 15.0
 """Longest time that the watch is not begun because there is work from the first list, seconds."""
 USAGE: Final = 2
-LISTS_AT_ONCE: Final = 3
-"""While one list is read here, the API server writes the next ones."""
+LISTS_AT_ONCE: Final = 2
+"""While one list is read here, the API server writes the next one; more at once would only take memory."""
 _LEASES: Final = "/apis/coordination.k8s.io/"
 """The election and the canary are no work: a standby writes them too."""
 _METRICS_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"

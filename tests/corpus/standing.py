@@ -448,15 +448,18 @@ def refused(error: WrongInput, *, secrets: tuple[str, ...] = ()) -> Answer | Non
 
 
 def step_says(
-    said: Mapping[str, Any], *, step: str = "fetch", code: int = 3, secrets: tuple[str, ...] = ()
+    said: Mapping[str, Any], *, step: str = "fetch", code: int = 3, told: str = "", secrets: tuple[str, ...] = ()
 ) -> Answer | None:
-    """Assert the rule where a step of the model's Job ended so, with its termination message."""
+    """Assert the rule where a step of the model's Job ended so, with its termination message.
+
+    `told`: the reason that the object gives, where it is not the step's own.
+    """
     ran = {"fetch": [], "train": ["fetch"], "predict": ["fetch", "train"]}.get(step, ["fetch", "train", "predict"])
     states = [{"name": s, "state": {"terminated": {"exitCode": 0}}} for s in ran]
     states.append({"name": step, "state": {"terminated": {"exitCode": code, "message": json.dumps(said)}}})
     failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
     pod = {"initContainerStatuses": states}
-    return job_ends(failed, pod, said["reason"], _start(said["message"]), secrets=secrets)
+    return job_ends(failed, pod, told or said["reason"], _start(said["message"]), secrets=secrets)
 
 
 def job_ends(

@@ -63,3 +63,11 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.popen.kill()
         self.popen.communicate()
+
+
+def runs(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -396,7 +396,8 @@ def test_a_remote_that_does_not_give_the_object_has_its_own_answer(runs, status,
     assert runs.said["reason"] == reason
     assert words in runs.said["message"]
     assert not (runs.at / "work/data").exists(), "nothing of the data is left for the training"
-    standing.step_says(runs.said, code=code)
+    # A login that is refused costs no attempt, and is told by one reason, whoever refuses it.
+    standing.step_says(runs.said, code=code, told="LoginRefused" if status == 403 else "")
 
 
 def test_g31_a_remote_that_nobody_answers_for_is_tried_again(runs):

@@ -18,7 +18,7 @@ from controller.api.reports import Termination
 from controller.serving import server
 from controller.serving.predict import request_body
 from tests.support.serving_models import as_artifact, digest_of
-from tests.support.serving_process import DEADLINE_S, Process
+from tests.support.serving_process import DEADLINE_S, Process, runs
 
 JSON = {"content-type": "application/json"}
 
@@ -106,7 +106,7 @@ def test_a_parent_that_is_killed_leaves_no_worker(where, tmp_path):
         workers = workers_of(process)
         process.popen.kill()
         process.popen.wait()
-        wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers), "all ended")
+        wait_for(lambda: not any(map(runs, workers)), "all ended")
 
 
 def test_a_model_that_no_worker_can_serve_ends_the_server_with_3_and_says_why(where, tmp_path):
