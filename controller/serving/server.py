@@ -114,6 +114,7 @@ def _serve(given: argparse.Namespace) -> None:
         port=given.port,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=FINISH_S,
