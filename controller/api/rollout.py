@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -36,14 +36,7 @@ PLACEHOLDERS: Final = ("version", "revision", "model", "namespace")
 """What a query may name, as `{{ .version }}`."""
 PLACEHOLDER: Final = f"[{{][{{] *[.]({'|'.join(PLACEHOLDERS)}) *[}}][}}]"
 """One of them, as a regular expression."""
-BUILT_IN: Final[tuple[BuiltInName, ...]] = (
-    "constant-predictions",
-    "missing-values",
-    "unseen-categories",
-    "confidence-collapse",
-    "errors-beside-champion",
-    "volume",
-)
+BUILT_IN: Final[tuple[BuiltInName, ...]] = get_args(BuiltInName)
 """The checks that every canary has unless they are disabled, in the order in which status shows them."""
 
 

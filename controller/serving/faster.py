@@ -55,7 +55,6 @@ class Form:
         self.name = f"ONNX {precision}"
         self._precision = np.dtype(precision)
         self._classes = None if classes is None else np.asarray(classes)
-        self._plain = None if self._classes is None else self._classes.tolist()
         self._ask = graph.output(graph.scores if self._classes is not None else graph.label)
 
     def answer(self, rows: Any) -> tuple[list[Scalar], Any] | None:
@@ -75,19 +74,11 @@ class Form:
         if not np.isfinite(rows).all():
             return None
         found = self._ask(rows)
-        if self._plain is None:
+        if self._classes is None:
             numbers = found.reshape(-1).tolist()
             return (numbers, None) if all(map(math.isfinite, numbers)) else None
-        if len(found) == 1:
-            row = found[0].tolist()
-            best = max(row)
-            place = row.index(best)
-            if not all(best - other > CLOSE for other in (*row[:place], *row[place + 1 :])):
-                return None
-            return [self._plain[place]], found
-        if not margins(found).min() > CLOSE:
+        if not ways.is_clear(found, CLOSE):
             return None
-        assert self._classes is not None
         return self._classes[found.argmax(axis=1)].tolist(), found
 
     def each(self, rows: Any) -> tuple[list[Any], Any, list[int]]:
@@ -108,21 +99,9 @@ class Form:
             return found.reshape(-1).tolist(), None, kept.tolist()
         if found.shape != (len(kept), len(self._classes)):
             raise NoFasterForm("the converted model does not give a probability of each class")
-        clear = margins(found) > CLOSE
+        clear = ways.margins(found) > CLOSE
         found, kept = found[clear], kept[clear]
         return self._classes[found.argmax(axis=1)].tolist(), found, kept.tolist()
-
-
-def margins(scores: Any) -> Any:
-    """Give the distance of the two highest probabilities of each row; infinite where there is one class."""
-    import numpy as np
-
-    if scores.shape[1] < 2:
-        return np.full(len(scores), np.inf)
-    if scores.shape[1] == 2:
-        return np.abs(scores[:, 0] - scores[:, 1])
-    highest = np.partition(scores, -2, axis=1)[:, -2:]
-    return highest[:, 1] - highest[:, 0]
 
 
 def form_of(model: Any) -> Form:

@@ -86,21 +86,6 @@ def _places(found: Any) -> dict[int, int]:
     return dict(zip(places.tolist(), counts[places].tolist(), strict=True))
 
 
-def missing_in(matrix: Any, names: Sequence[str]) -> dict[str, int]:
-    """Count missing numbers by column.
-
-    Args:
-        matrix: array of numbers of shape (rows, columns); NaN is missing.
-    """
-    import numpy as np
-
-    empty = np.isnan(matrix)
-    if not empty.any():
-        return {}
-    counts = empty.sum(axis=0)
-    return {names[n]: int(counts[n]) for n in np.flatnonzero(counts).tolist()}
-
-
 def unseen_in(cells: Sequence[Any], known: frozenset[Any]) -> int:
     """Count values of a column that are none of its known categories; missing ones are left out."""
     if len(cells) <= _FEW:

@@ -8,7 +8,6 @@ It never loads a model, and it has no labels.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
@@ -105,9 +104,10 @@ def predict(
         digest = _verified(located, copy, task.digest, code)
         with running(copy, located.format, deadline_s) as child:
             loaded, _ = child.ask(frames.LOAD, b"", "ModelNotLoadable")
-            table = _predictions(child, frame, scores=task.scores)
+            sent = frame.to_parquet(index=False)
+            table = _predictions(child, sent, len(frame), scores=task.scores)
             times = _times(child, frame, task.probe_requests)
-            form = _form(child, frame, table)
+            form = _form(child, sent, table)
     p50, p95, p99 = quantiles(times)
     facts = PredictFacts(
         digest=digest,
@@ -158,15 +158,13 @@ def _verified(located: Located, copy: Path, digest: str | None, code: Path | Non
     return artifacts.manifest_digest(files)
 
 
-def _predictions(child: Child, frame: Any, *, scores: bool) -> Any:
+def _predictions(child: Child, features: bytes, count: int, *, scores: bool) -> Any:
     import pandas as pd
 
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    answer, _ = child.ask(frames.BATCH, (b"1" if scores else b"0") + buffer.getvalue(), "PredictionsInvalid")
-    columns: dict[str, Any] = {"prediction": values.checked_predictions(answer.get("predictions"), len(frame))}
+    answer, _ = child.ask(frames.BATCH, (b"1" if scores else b"0") + features, "PredictionsInvalid")
+    columns: dict[str, Any] = {"prediction": values.checked_predictions(answer.get("predictions"), count)}
     if scores and isinstance(answer.get("classes"), list):
-        names, rows = values.checked_scores(answer["classes"], answer.get("scores"), len(frame))
+        names, rows = values.checked_scores(answer["classes"], answer.get("scores"), count)
         columns |= {f"score:{name}": [row[i] for row in rows] for i, name in enumerate(names)}
     kinds = {bool if isinstance(p, bool) else str if isinstance(p, str) else float for p in columns["prediction"]}
     if len(kinds) > 1:
@@ -177,15 +175,13 @@ def _predictions(child: Child, frame: Any, *, scores: bool) -> Any:
     return pd.DataFrame(columns)
 
 
-def _form(child: Child, frame: Any, table: Any) -> FasterForm:
+def _form(child: Child, features: bytes, table: Any) -> FasterForm:
     """Compare a faster form of the model with it on all rows; what that process says of it is only compared."""
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    answer, _ = child.ask(frames.FASTER, buffer.getvalue(), "PredictionsInvalid")
+    answer, _ = child.ask(frames.FASTER, features, "PredictionsInvalid")
     rows, scores, name = answer.get("rows"), answer.get("scores"), str(answer.get("form", ""))[:64]
     if not name or not isinstance(rows, list):
         return FasterForm(why=str(answer.get("why", "it was not told"))[:300])
-    if not all(isinstance(r, int) and 0 <= r < len(frame) for r in rows) or len(set(rows)) != len(rows):
+    if not all(isinstance(r, int) and 0 <= r < len(table) for r in rows) or len(set(rows)) != len(rows):
         raise Denied("the faster form of the model names rows that there are not", reason="PredictionsInvalid")
     given = values.checked_predictions(answer.get("predictions"), len(rows))
     own = table[[c for c in table.columns if c.startswith("score:")]]

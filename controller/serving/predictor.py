@@ -44,7 +44,6 @@ class Predictor:
         arrays: whether it may be given an array of numbers instead of a frame; to be tried before it is relied on.
         classes: names of the classes that it tells apart; None where it predicts numbers, or has not said yet.
         classified: whether it predicts classes.
-        scored: whether probabilities cost no second call.
         form: the faster form that answers arrays, where one was proven.
     """
 
@@ -74,7 +73,6 @@ class Predictor:
         self.classes: tuple[str, ...] | None = None if told is None else tuple(map(str, told))
         self.classified = self.classes is not None or (native is not None and native.classified)
         self._by_scores = native is None and ways.by_scores(model)
-        self.scored = native is not None or self._by_scores
         self.known = known_categories(model)
         self.form: faster.Form | None = None
 
@@ -105,7 +103,7 @@ class Predictor:
             Denied: PredictionsInvalid. Whatever the model raises.
         """
         found: Any = None
-        if self.form is not None and self.arrays and not hasattr(rows, "columns"):
+        if self.form is not None and not hasattr(rows, "columns"):
             quick = self.form.answer(rows)
             if quick is not None:
                 return quick

@@ -72,6 +72,28 @@ def by_scores(model: Any) -> bool:
     return kind in BY_SCORES and type(model).__module__.startswith("sklearn.")
 
 
+def margins(scores: Any) -> Any:
+    """Give the distance of the two highest probabilities of each row; infinite where there is one class."""
+    import numpy as np
+
+    if scores.shape[1] < 2:
+        return np.full(len(scores), np.inf)
+    if scores.shape[1] == 2:
+        return np.abs(scores[:, 0] - scores[:, 1])
+    highest = np.partition(scores, -2, axis=1)[:, -2:]
+    return highest[:, 1] - highest[:, 0]
+
+
+def is_clear(scores: Any, least: float) -> bool:
+    """Say whether the two highest probabilities of every row are more than `least` apart."""
+    if len(scores) == 1:
+        # Plain Python is faster than numpy here, and most requests have one row.
+        row = scores[0].tolist()
+        place = row.index(best := max(row))
+        return all(best - other > least for other in (*row[:place], *row[place + 1 :]))
+    return bool(margins(scores).min() > least)
+
+
 def classes_and_scores(model: Any, rows: Any) -> tuple[Any, Any]:
     """Ask a model once; returns its classes for the rows, and the probabilities of shape (rows, classes), or None.
 
@@ -86,14 +108,6 @@ def classes_and_scores(model: Any, rows: Any) -> tuple[Any, Any]:
         return model.predict(rows), None
     if scores.ndim != 2 or scores.shape[1] < 2:
         return model.predict(rows), scores
-    if len(scores) == 1:
-        second, first = sorted(scores[0].tolist())[-2:]
-        close = first - second
-    elif scores.shape[1] == 2:
-        close = np.abs(scores[:, 0] - scores[:, 1]).min()
-    else:
-        highest = np.partition(scores, -2, axis=1)[:, -2:]
-        close = (highest[:, 1] - highest[:, 0]).min()
-    if not close > MARGIN:
+    if not is_clear(scores, MARGIN):
         return model.predict(rows), scores
     return np.asarray(model.classes_)[scores.argmax(axis=1)], scores

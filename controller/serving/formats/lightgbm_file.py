@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.serving.formats.native import (
-    Native,
+    FromOneRun,
     missing_library,
     not_loadable,
     not_newer,
@@ -26,7 +26,7 @@ HEAD_MAX_BYTES: Final = 64 << 20
 _UNNAMED: Final = re.compile(r"Column_\d+")
 
 
-class LightGBMModel(Native):
+class LightGBMModel(FromOneRun):
     """A booster and what the head of its file says."""
 
     def __init__(self, booster: Any, head: dict[str, str]) -> None:
@@ -42,15 +42,6 @@ class LightGBMModel(Native):
         many = int(head.get("num_class", "1")) if objective in ("multiclass", "multiclassova") else 0
         self._classes = [0, 1] if self._binary else list(range(many))
         self.classes, self.classified = self._classes or None, bool(self._classes)
-
-    def predict(self, rows: Any) -> Any:
-        """Predict the class of each row, or a number."""
-        return self._labels(self._raw(rows))
-
-    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
-        """Give labels and probabilities of one run."""
-        raw = self._raw(rows)
-        return self._labels(raw), self._probabilities(raw)
 
     def _labels(self, raw: Any) -> Any:
         import numpy as np

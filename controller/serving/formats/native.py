@@ -49,6 +49,31 @@ class Native(ABC):
         return self.predict(rows), self.probabilities(rows)
 
 
+class FromOneRun(Native):
+    """A model whose one run gives numbers from which both labels and probabilities follow."""
+
+    def predict(self, rows: Any) -> Any:
+        """Predict the class of each row, or a number."""
+        return self._labels(self._raw(rows))
+
+    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
+        """Give labels and probabilities of one run."""
+        raw = self._raw(rows)
+        return self._labels(raw), self._probabilities(raw)
+
+    @abstractmethod
+    def _raw(self, rows: Any) -> Any:
+        """Run the model."""
+
+    @abstractmethod
+    def _labels(self, raw: Any) -> Any:
+        """Read the class of each row, or the number, from a run."""
+
+    @abstractmethod
+    def _probabilities(self, raw: Any) -> tuple[Sequence[Any], Any] | None:
+        """Read the classes and their probabilities from a run; None where there are none."""
+
+
 def not_loadable(message: str) -> Denied:
     """Say why a model cannot be loaded; `message` names the file, the error and a way out."""
     return Denied(f"the model cannot be loaded: {message}", reason="ModelNotLoadable")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.serving.formats.native import (
-    Native,
+    FromOneRun,
     missing_library,
     names_in,
     not_loadable,
@@ -27,7 +27,7 @@ _CLASSES_OF = {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:soft
 _PROBABILITIES_OF = {"binary:logistic", "multi:softprob"}
 
 
-class XGBoostModel(Native):
+class XGBoostModel(FromOneRun):
     """A booster, its objective and its classes."""
 
     def __init__(self, booster: Any, objective: str, classes: tuple[str, ...] | None, count: int) -> None:
@@ -42,15 +42,6 @@ class XGBoostModel(Native):
         self.classes = self._classes if self.classified else None
         best = booster.attr("best_iteration")
         self._rounds = (0, int(best) + 1) if best and str(best).isdecimal() else (0, 0)
-
-    def predict(self, rows: Any) -> Any:
-        """Predict the class of each row, or a number."""
-        return self._labels(self._raw(rows))
-
-    def both(self, rows: Any) -> tuple[Any, tuple[Sequence[Any], Any] | None]:
-        """Give labels and probabilities of one run."""
-        raw = self._raw(rows)
-        return self._labels(raw), self._probabilities(raw)
 
     def _labels(self, raw: Any) -> Any:
         import numpy as np
