@@ -9,11 +9,10 @@ import pytest
 
 from controller.api.meta import API_VERSION
 from controller.api.validation import object_problems
-from tests.cluster.namespaces import made
+from tests.cluster.namespaces import bind, made
 from tests.support.helm import Release
 from tests.support.operator_process import wait_until
 
-ROLES = "/apis/rbac.authorization.k8s.io/v1"
 SPEC = {
     "modelRef": {"name": "bikes"},
     "action": "Rollback",
@@ -57,14 +56,7 @@ def place(bare_plane):
         "install", "--set", "trackingURI=http://mlflow.example.internal", "--set", "replicas=0"
     )
     for person, role in (("author", "edit"), ("approver", f"{name}-mainspring-approve")):
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": person},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": person}],
-        }
-        bare_plane.apply(binding, f"{ROLES}/namespaces/{name}/rolebindings")
+        bind(bare_plane, name, person, role)
     found = Place(bare_plane, name)
     # The policy is compiled a moment after it was written.
     wait_until(

@@ -6,11 +6,10 @@ import secrets
 
 import pytest
 
-from tests.cluster.namespaces import made
+from tests.cluster.namespaces import bind, made
 from tests.support.helm import Release
 from tests.support.operator_process import wait_until
 
-ROLES = "/apis/rbac.authorization.k8s.io/v1"
 KINDS = ("modelspecs", "modelrevisions", "modelrepositories", "modeloverrides")
 READ = {("get", kind) for kind in KINDS}
 WRITE = {(verb, kind) for kind in ("modelspecs", "modelrepositories") for verb in ("create", "patch", "delete")}
@@ -30,14 +29,7 @@ def place(bare_plane):
         ("head", "admin"),
         ("approver", f"{name}-mainspring-approve"),
     ):
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": person},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": person}],
-        }
-        bare_plane.apply(binding, f"{ROLES}/namespaces/{name}/rolebindings")
+        bind(bare_plane, name, person, role)
     # Kubernetes' own roles take ours in a moment later.
     wait_until(lambda: may(bare_plane, name, "head", "delete", "modelspecs"), "the roles are aggregated")
     return name

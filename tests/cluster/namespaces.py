@@ -22,6 +22,19 @@ def made(plane: ControlPlane, name: str, labels: Mapping[str, str] | None = None
     wait_until(settled, f"waiting for the service account of namespace {name}", 60)
 
 
+def bind(plane: ControlPlane, namespace: str, person: str, role: str) -> None:
+    """Give a person a ClusterRole in one namespace."""
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": person},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": person}],
+    }
+    plane.apply(binding, f"/apis/{group}/v1/namespaces/{namespace}/rolebindings")
+
+
 def unmade(plane: ControlPlane, name: str) -> None:
     """Ask for the namespace's end; the controllers go on with it while other tests run."""
     plane.request("DELETE", f"/api/v1/namespaces/{name}")

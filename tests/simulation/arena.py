@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.api import hashes
 from controller.api.conditions import timestamp
-from controller.api.meta import LABEL_JOB_NAME, LABEL_MODEL, LABEL_REVISION, Key, Manifest, key_of, owner_reference
+from controller.api.meta import LABEL_MODEL, LABEL_REVISION, Key, Manifest, key_of, owner_reference
 from controller.clients.signing import Signer
 from controller.local.store import Store
 from controller.reconcile import datasets, observe
@@ -27,7 +27,7 @@ from tests.simulation.outside import TOKENS, Git, Registry, Servers
 from tests.simulation.promises import Promises
 from tests.simulation.seat import Seat
 from tests.support import measured
-from tests.support.simulation import Clock
+from tests.support.simulation import Clock, pod_of
 
 KINDS = ("ModelRepository", "ModelSpec", "ModelRevision")
 
@@ -139,18 +139,7 @@ class Arena:
         if await self.store.get(Key("ConfigMap", meta["namespace"], meta["name"])) is None and how == "well":
             how = "exit"  # Somebody deleted its tasks: it cannot end well.
         reason, steps = await self._outcome(job, how)
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{meta['name']}-0",
-                "namespace": meta["namespace"],
-                "labels": {**meta["labels"], LABEL_JOB_NAME: meta["name"]},
-                "ownerReferences": [owner_reference(job)],
-            },
-            "spec": {"containers": [{"name": "evaluate"}]},
-        }
-        made = await self.store.apply(pod)
+        made = await self.store.apply(pod_of(job))
         await self.store.patch_status(key_of(made), {"initContainerStatuses": steps}, uid=made["metadata"]["uid"])
         condition = {
             "type": "Complete" if how == "well" else "Failed",
@@ -242,7 +231,7 @@ class Arena:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": pod_of(meta["name"], meta["namespace"]),
+                "name": pod_name(meta["name"], meta["namespace"]),
                 "namespace": meta["namespace"],
                 "labels": spec["template"]["metadata"]["labels"],
                 "ownerReferences": [owner_reference(deployment)],
@@ -269,7 +258,7 @@ class Arena:
                 requests = self.requests_per_s * seconds * percent / 100
                 if requests >= 1:
                     errors = requests * self.errors.get(name.rpartition("-")[0], 0.0)
-                    pod = pod_of(name, namespace)
+                    pod = pod_name(name, namespace)
                     self.servers.add(pod, float(round(requests)), float(round(errors)), 0.02)
 
     async def shares(self, model: Manifest) -> dict[str, int]:
@@ -286,7 +275,7 @@ class Arena:
         return [d for d in found if str(key_of(d)) not in self.promises.foreign]
 
 
-def pod_of(servers: str, namespace: str) -> str:
+def pod_name(servers: str, namespace: str) -> str:
     """Name the pod of servers: no two of the cluster have one name, so that counters are not mixed up."""
     return f"{servers}-0" if namespace == "default" else f"{servers}-{namespace}-0"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 
 DEADLINE_S = 90.0
+JSON = {"content-type": "application/json"}
 
 
 class Process:
@@ -65,9 +68,35 @@ class Process:
         self.popen.communicate()
 
 
-def runs(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def drained_under_load(process: Process, body: bytes, clients: int) -> list[int | str]:
+    """Tell a server to end while clients ask it without a pause; returns every status or error that they saw.
+
+    Each client asks until an answer tells it to connect elsewhere, or a request fails.
+    """
+    results: list[int | str] = []
+    busy = threading.Barrier(clients + 1)
+
+    def load() -> None:
+        with httpx.Client(base_url=process.url, timeout=30) as client:
+            for n in range(100_000):
+                try:
+                    answer = client.post(
+                        "/invocations", content=body, headers={"content-type": "application/json"}
+                    )
+                except httpx.HTTPError as error:
+                    results.append(repr(error))
+                    return
+                results.append(answer.status_code)
+                if n == 5:
+                    busy.wait(60)
+                if answer.headers.get("connection") == "close":
+                    return
+
+    threads = [threading.Thread(target=load) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    busy.wait(60)
+    process.popen.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(60)
+    return results

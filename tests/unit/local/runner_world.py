@@ -16,6 +16,7 @@ import httpx
 from controller.api.meta import API_VERSIONS, Key
 from controller.local.runner import Runner
 from controller.local.store import Store
+from tests.support.processes import is_alive
 
 DEADLINE_S = 30.0
 SERVER = """
@@ -170,14 +171,6 @@ async def until(condition, what, seconds=DEADLINE_S):
             return found
         assert time.monotonic() < end, f"did not happen within {seconds} s: {what}"
         await asyncio.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def processes_in(path):

@@ -11,7 +11,8 @@ import signal
 import pytest
 
 from controller.api.meta import key_of
-from tests.unit.local.runner_world import World, is_alive, manifest, processes_in, step, until
+from tests.support.processes import is_alive
+from tests.unit.local.runner_world import World, manifest, processes_in, step, until
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from controller.api.meta import Key
-from tests.unit.local.runner_world import SERVER, World, is_alive, manifest, processes_in, until
+from tests.support.processes import is_alive
+from tests.unit.local.runner_world import SERVER, World, manifest, processes_in, until
 
 pytestmark = pytest.mark.anyio
 PATIENCE = httpx.Timeout(20.0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 from pathlib import Path
 
 import httpx
@@ -13,7 +11,7 @@ import pytest
 from controller.api.reports import Termination
 from controller.serving.predict import request_body
 from tests.support.serving_models import as_artifact, digest_of
-from tests.support.serving_process import DEADLINE_S, Process
+from tests.support.serving_process import DEADLINE_S, Process, drained_under_load
 
 
 @pytest.fixture
@@ -89,34 +87,9 @@ def test_the_model_on_disk_may_go_while_it_is_served(where, tmp_path, table):
 def test_q23_sigterm_under_load_loses_no_request(where, tmp_path, table):
     """Clients go on until the server asks them to leave, as a router does that watches readiness."""
     body = request_body(table)
-    results: list[int | str] = []
     with Process(where, digest_of(where), tmp_path, "--drain-s", "5") as server:
         server.ready()
-        busy = threading.Barrier(5)
-
-        def load() -> None:
-            with httpx.Client(base_url=server.url, timeout=30) as client:
-                for n in range(100_000):
-                    try:
-                        answer = client.post(
-                            "/invocations", content=body, headers={"content-type": "application/json"}
-                        )
-                    except httpx.HTTPError as error:
-                        results.append(repr(error))
-                        return
-                    results.append(answer.status_code)
-                    if n == 5:
-                        busy.wait(60)
-                    if answer.headers.get("connection") == "close":
-                        return
-
-        clients = [threading.Thread(target=load) for _ in range(4)]
-        for client in clients:
-            client.start()
-        busy.wait(60)
-        server.popen.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(60)
+        results = drained_under_load(server, body, 4)
         unready = httpx.get(f"{server.url}/health/ready")
         assert (unready.status_code, unready.text) == (503, "not ready: ending")
         assert server.popen.wait(DEADLINE_S) == 0

@@ -19,7 +19,7 @@ from controller.serving import predlog_spool as spool
 from controller.serving.predlog_store import Store
 from controller.serving.ship_log import Shipper, run
 from tests.support.log_stores import KEYS, NOON, S3, WHO, Spool, s3, secret, status
-from tests.support.serving_process import runs
+from tests.support.processes import is_alive
 
 PARTITION = "day=2026-03-02/revision=churn-0123456789"
 
@@ -297,7 +297,7 @@ def test_a_child_ships_what_a_killed_server_left_and_ends_with_it(tmp_path):
     )
     assert server.returncode == -signal.SIGKILL, server.stderr.decode()
     wait_for(lambda: len(ids(uri)) == 100)
-    wait_for(lambda: not runs(int(server.stdout)))
+    wait_for(lambda: not is_alive(int(server.stdout)))
 
 
 def test_two_shippers_of_one_spool_take_turns(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest
 from controller.api.reports import Termination
 from controller.serving import server
 from controller.serving.predict import request_body
+from tests.support.processes import is_alive
 from tests.support.serving_models import as_artifact, digest_of
-from tests.support.serving_process import DEADLINE_S, Process, runs
+from tests.support.serving_process import DEADLINE_S, Process, drained_under_load
 
 JSON = {"content-type": "application/json"}
 
@@ -71,30 +71,7 @@ def test_workers_share_port_numbers_and_readiness_are_replaced_and_end_without_a
         assert httpx.get(f"{process.url}/health/ready").status_code == 200
         assert number(process, "mainspring_requests_total") == 20
 
-        results: list[int | str] = []
-        busy = threading.Barrier(4)
-
-        def load() -> None:
-            with httpx.Client(base_url=process.url, timeout=30) as client:
-                for n in range(100_000):
-                    try:
-                        answer = client.post("/invocations", content=body, headers=JSON)
-                    except httpx.HTTPError as error:
-                        results.append(repr(error))
-                        return
-                    results.append(answer.status_code)
-                    if n == 5:
-                        busy.wait(60)
-                    if answer.headers.get("connection") == "close":
-                        return
-
-        clients = [threading.Thread(target=load) for _ in range(3)]
-        for client in clients:
-            client.start()
-        busy.wait(60)
-        process.popen.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(60)
+        results = drained_under_load(process, body, 3)
         assert process.popen.wait(DEADLINE_S) == 0
         assert set(results) == {200}
         assert Termination.model_validate_json(process.said.read_bytes()).outcome == "Done"
@@ -106,7 +83,7 @@ def test_a_parent_that_is_killed_leaves_no_worker(where, tmp_path):
         workers = workers_of(process)
         process.popen.kill()
         process.popen.wait()
-        wait_for(lambda: not any(map(runs, workers)), "all ended")
+        wait_for(lambda: not any(map(is_alive, workers)), "all ended")
 
 
 def test_a_model_that_no_worker_can_serve_ends_the_server_with_3_and_says_why(where, tmp_path):
